@@ -24,7 +24,7 @@ from nnjax.cli import html_page as html
 
 CAPTIONS = {
     "ratios": "Each dot is the fastest form of a library for one variant. Right of 1, nnjax is faster.",
-    "roofline": "Each dot is one variant. The lines are the highest rates that this machine reached in the same run.",
+    "roofline": "Each dot is the fastest form of a library for one variant. The lines are limits measured in this run.",
     "ensemble": "Time of one member's step. A flat line means that twice the members take twice the time.",
     "compile": f"Filled: the time of {UNITS} steps or calls. Hollow: the time to compile them, once.",
     "depth": "Seconds to trace and compile a network of residual blocks.",

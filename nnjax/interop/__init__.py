@@ -1,4 +1,4 @@
-"""Exchange networks with PyTorch, Flax, Haiku, Equinox and scikit-learn, and export them to run without nnjax.
+"""Exchange networks with PyTorch, Flax, Haiku and Equinox, use them in scikit-learn, export them, and log training.
 
 Each library has its own module, such as `nnjax.interop.torch`. Except for `nnjax.interop.sklearn`, whose classes derive
 from scikit-learn's, these modules import the libraries only when they are needed.

@@ -36,7 +36,7 @@ def export(
     The file is a ZIP archive. Its entry `network` is the network in evaluation mode with its parameters, serialized by
     `jax.export` (StableHLO). Its entry `metadata.json` contains the versions, the platforms, and the shapes of inputs
     and outputs. The archive contains a checksum of each entry, so reading a damaged file fails. Three lines load and
-    call the network:
+    call the network; JAX needs the package flatbuffers for it:
 
         from zipfile import ZipFile
         network = jax.export.deserialize(ZipFile("net.zip").read("network"))
@@ -58,6 +58,7 @@ def export(
     Raises:
       ValueError, TypeError: if params, state or x do not fit the network, or if members or platforms are invalid.
       InconclusiveDimensionOperation: an error of JAX, if the network's Python code branches on the batch size.
+      ImportError: if flatbuffers is not installed (`pip install 'nnjax[export]'`).
       OSError: if writing fails. An existing file stays intact.
 
     >>> from zipfile import ZipFile
