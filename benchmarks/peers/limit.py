@@ -1,4 +1,4 @@
-"""Measure the limit for all libraries: the time of the matrix products and memory traffic that none can avoid."""
+"""Measure the limit: XLA's time for the matrix products and memory traffic that no library can avoid."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Train scikit-learn's multi-layer perceptrons, which use NumPy."""
+"""Train scikit-learn's multi-layer perceptrons, which use NumPy, and search for their settings."""
 
 import time
 import warnings

@@ -1,4 +1,4 @@
-"""Train with PyTorch and `torch.compile`."""
+"""Train in PyTorch, with the model alone or with model and loss compiled by `torch.compile`."""
 
 import time
 from typing import Any

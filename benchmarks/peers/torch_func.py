@@ -38,7 +38,7 @@ State = tuple[Params, Params, Params, Tensor]  # parameters, first and second mo
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with `grad_and_value`.
+    """Train with a handwritten Adam and gradients from `grad_and_value`.
 
     The form "naive" runs the step in eager mode, and "fast" compiles it. "CUDA graphs" compiles it with
     mode="reduce-overhead"; it needs a GPU, and has not been measured yet.

@@ -19,7 +19,7 @@ class DoublingSize(NamedTuple):
 
 
 def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
-    """For each form of each peer, return the ensemble size at which a step takes twice as long as for one network.
+    """Return, for each form of each peer, the ensemble size at which a step takes twice as long as for one network.
 
     Between the measured sizes, log time is interpolated linearly over log size. The result is infinity if no measured
     size takes twice as long. Forms that were not measured with one member and other sizes are omitted.

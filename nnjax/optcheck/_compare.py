@@ -297,7 +297,7 @@ def _own_violations(
 def _expected_of(
     violations: tuple[Violation, ...], diagnosis: Diagnosis, observation: Observation
 ) -> tuple[Violation, ...]:
-    """Remove "NaN spreads" from the violations if the rule mixes the elements of a leaf, as Muon does."""
+    """Return the violations, without "NaN spreads" if the rule mixes the elements of a leaf, as Muon does."""
     mixes = bool(np.any(observation.candidate.leaf_size))
     if mixes or (diagnosis.reference is not None and is_by_leaf(diagnosis.reference.rule)):
         return tuple(violation for violation in violations if violation.rule != "NaN spreads")

@@ -1,4 +1,4 @@
-"""Compare two optimizers with optcheck."""
+"""Run `optcheck.compare` on two optimizers that are equal or differ in one formula."""
 
 import numpy as np
 import optax

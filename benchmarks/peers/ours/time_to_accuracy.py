@@ -1,4 +1,4 @@
-"""Train until the target accuracy is reached."""
+"""Train the networks of all folds in one program until they reach the target accuracy."""
 
 from functools import partial
 from typing import Any

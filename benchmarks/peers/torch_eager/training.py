@@ -16,7 +16,7 @@ from benchmarks.peers._torch.model import make_network, to_tensors
 
 
 def training(job: Training, form: str) -> Program:
-    """Train with `torch.optim.Adam`.
+    """Train with `torch.optim.Adam` in a Python loop over the batches.
 
     The form "naive" is the loop of the tutorial with a `DataLoader`. "fast" uses views of shuffled tensors, a fused
     Adam, and one thread for small products.

@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """A way to call a function."""
+    """A way to call a function: the roles and the layout of its arguments, and the initial values of its state."""
 
     arguments: tuple[Argument, ...]
     roles: tuple[str, ...]

@@ -46,7 +46,7 @@ SYNONYMS = (  # names of the same hyper-parameter in different libraries; the fi
 
 
 class Argument(NamedTuple):
-    """An argument of a function."""
+    """An argument of a function, with the role that its name suggests."""
 
     name: str
     role: str  # "params", "grads", "state", "count", "leaf", "objective", … (see `role_of`), or "" if unknown

@@ -71,6 +71,8 @@ def diagnose(
 ) -> Diagnosis:
     """Find the formulas of both optimizers and name the differences.
 
+    If all updates of the candidate are zero or NaN, the result contains only a remark.
+
     Args:
       difference: the pass in which the optimizers differ.
       observation: the updates of both optimizers.
