@@ -1,4 +1,4 @@
-"""Train networks for images of 784 pixels: small ones dominated by overhead, large ones by matrix products."""
+"""Train networks for images of 784 pixels: overhead matters in small ones; matrix products dominate large ones."""
 
 from benchmarks.jobs.definitions import Training
 

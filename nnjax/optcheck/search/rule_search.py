@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Attempt(NamedTuple):
-    """A formula to try."""
+    """A formula to try, and how it was derived."""
 
     formula: Formula
     edits: tuple[Edit, ...] = ()  # edits that lead to it from the rule at which the search starts

@@ -43,7 +43,7 @@ def observe(
     deadline: Deadline,
     script: GradientScript | None = None,
 ) -> Observation:
-    """Run both optimizers on the same gradients.
+    """Run both optimizers on the same gradients, and return their updates.
 
     Parameters come from the script. If one optimizer stores its own parameters, both optimizers use those instead.
 
@@ -87,7 +87,7 @@ def observe(
 def observe_both_dtypes(
     candidate: Adapter, reference: Adapter | Formula, deadline: Deadline
 ) -> tuple[Observation, Observation]:
-    """Run both optimizers in float64 and in float32.
+    """Return the observations of both optimizers in float64 and in float32.
 
     The float32 observation includes the rounding error of the reference, because the tolerance must allow for it. This
     error can be large: for example, RAdam's ρ is a small difference between large numbers.

@@ -27,7 +27,7 @@ class Trace(NamedTuple):
 def trace(
     adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadline, params: PyTree | None = None
 ) -> Trace:
-    """Run all steps of the script, under jit if possible, because that is faster.
+    """Run all steps of the script and return the updates; use jit if possible, because it is faster.
 
     Args:
       adapter: the optimizer to run.
