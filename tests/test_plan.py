@@ -47,6 +47,14 @@ def test_bytes_of_members_are_those_of_the_compiler(found, strategy):
     assert found.member_bytes[strategy] >= 2 * CARRIED
 
 
+def test_only_strategies_that_were_measured_have_a_speed(found):
+    """As if only one of them fitted into memory."""
+    text = str(found._replace(seconds={"map": 2e-6}))
+    assert "map         " in text
+    assert text.count("2.0 µs for a member's step") == 1
+    assert "faster" not in text
+
+
 def test_groups_fit_into_memory(found):
     for strategy, each in found.member_bytes.items():
         fixed = found.fixed_bytes[strategy]

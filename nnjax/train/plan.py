@@ -63,10 +63,10 @@ class Plan(NamedTuple):
             ("devices", f"{self.devices}, {_size(self.memory)} free on each"),
         ]
         for name in self.fit:
-            speed = f", {1e6 * self.seconds[name]:.1f} µs for a member's step" if self.seconds else ""
+            speed = f", {1e6 * self.seconds[name]:.1f} µs for a member's step" if name in self.seconds else ""
             rows.append((name, f"{_size(self.member_bytes[name])} each, {self.fit[name]:,} members fit{speed}"))
         groups = "all at the same time" if self.group is None else f"in groups of {self.group:,}"
-        faster = f", strategy {self.strategy} (the faster one)" if self.seconds else ""
+        faster = f", strategy {self.strategy} (the faster one)" if len(self.seconds) > 1 else ""
         rows.append(("members", f"{self.members:,} {groups}{faster}"))
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
