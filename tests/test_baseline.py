@@ -12,7 +12,7 @@ from nnjax import cli, data
 from nnjax.cli.baseline import Baseline, baseline, class_scores
 from nnjax.cli.report import print_classes
 from nnjax.data import Data
-from nnjax.data.table import Column, Table
+from nnjax.data.table import Column, Table, Target
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -34,6 +34,15 @@ def test_the_baseline_of_numbers_is_their_mean():
     np.testing.assert_allclose(constant.scores["rmse"], 10 * np.sqrt(5))
     np.testing.assert_allclose(constant.scores["r2"], 1 - 5 / 1)
     assert np.isnan(baseline(units, Data((), jnp.ones((2, 1))), Data((), jnp.ones((1, 1)))).scores["r2"])
+
+
+def test_the_baseline_of_several_targets_has_r2_of_each():
+    several = table("regression", (), several=[Target("u", 0.0, 1.0), Target("v", 0.0, 1.0)])
+    y = jnp.array([[1.0, 0.0], [3.0, 2.0]])
+    scores = baseline(several, Data((), jnp.zeros((4, 2))), Data((), y)).scores
+    assert scores["r2(u)"] == pytest.approx(1 - 5)
+    assert scores["r2(v)"] == pytest.approx(1 - 2)
+    assert scores["r2"] == pytest.approx((scores["r2(u)"] + scores["r2(v)"]) / 2)
 
 
 def test_scores_of_each_class():

@@ -341,3 +341,12 @@ def test_columns_of_numbers_are_aligned_on_the_right():
     assert content.count('<td class="number">') == 2
     assert '<td class="text">1</td><td class="number">1,000</td>' in content
     assert html_page.table(["name"], []) == ""
+
+
+def test_pages_keep_options_on_a_line_and_show_wide_pictures_last():
+    row = html_page.commands([("nnjax train a-b.csv --learning-rate 1e-3 -o <x>", "")])
+    assert '<code>nnjax train a-b.csv <span class="word">--learning-rate</span> <span class="word">1e-3' in row
+    assert "-o &lt;x&gt;" in row
+    sizes = [(width.to_bytes(4) + (10).to_bytes(4)).rjust(24) for width in (1800, 750)]  # the start of a PNG file
+    figures = html_page.pictures(zip(("wide", "small"), sizes, ("", ""), strict=True))
+    assert figures.index('id="small"') < figures.index('id="wide" class=wide')

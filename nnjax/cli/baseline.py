@@ -34,8 +34,11 @@ def baseline(table: Table, training: Data, test: Data) -> Baseline:
         most = int(np.bincount(fitted).argmax())
         return Baseline(f"always {table.classes[most]!r}", {"accuracy": float((y == most).mean())})
     errors, variance = ((y - fitted.mean(0)) ** 2).mean(0), y.var(0)
-    scores = {"r2": float((1 - errors / variance).mean()) if (variance > 0).all() else float("nan")}
-    return Baseline("always the mean", scores | {"rmse": float(np.sqrt(errors.mean())) * table.target_std})
+    r2 = [1 - float(e / v) if v > 0 else float("nan") for e, v in zip(errors, variance, strict=True)]
+    scores = {"r2": float(np.mean(r2)), "rmse": float(np.sqrt(errors.mean())) * table.target_std}
+    if table.several is not None:
+        scores |= {f"r2({name})": value for name, value in zip(table.target_names, r2, strict=True)}
+    return Baseline("always the mean", scores)
 
 
 def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:

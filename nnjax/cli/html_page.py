@@ -1,10 +1,11 @@
 """Build a self-contained HTML page without scripts, with a layout for phones and a dark mode."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-WIDE = 900  # pixels; wider pictures scroll on narrow screens
+WIDE = 900  # pixels; wider pictures span both columns, and scroll on narrow screens
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --page: #ffffff; --card: #f6f8fa; --line: #d1d9e0;
         --accent: #33618f; }
@@ -31,8 +32,10 @@ tr.strong td { font-weight: 600; }
 .pictures { columns: 2 440px; column-gap: 1.2rem; }
 figure { margin: 0 0 1.2rem; break-inside: avoid; background: var(--card); border: 1px solid var(--line);
          border-radius: 8px; overflow: hidden; }
+figure.wide { column-span: all; }
 figure img { display: block; width: 100%; height: auto; background: #ffffff; }
 figcaption { padding: 0.6rem 0.8rem 0.7rem; font-size: 0.9rem; color: var(--faint); }
+.word { white-space: nowrap; }
 code { font: 0.9em ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 @media (max-width: 480px) { body { padding: 0.8rem; } h1 { font-size: 1.3rem; } }
 """
@@ -63,7 +66,7 @@ def section(title: str, *parts: str) -> str:
 
 def paragraph(text: str, *, faint: bool = False) -> str:
     """Return the HTML of a paragraph of text."""
-    return f"<p{' class=faint' if faint else ''}>{escape(text)}</p>"
+    return f"<p{' class=faint' if faint else ''}>{_keep_words(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Iterable[int] = ()) -> str:
@@ -95,7 +98,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
 def commands(rows: Sequence[tuple[str, str]]) -> str:
     """Return the HTML of a table of commands and their descriptions."""
     body = "\n".join(
-        f'<tr><td class="text"><code>{escape(command)}</code></td><td class="text">{escape(what)}</td></tr>'
+        f'<tr><td class="text"><code>{_keep_words(command)}</code></td><td class="text">{escape(what)}</td></tr>'
         for command, what in rows
     )
     return f'<div class="scroll"><table>\n<tbody>\n{body}\n</tbody></table></div>'
@@ -112,17 +115,27 @@ def columns(*sections: str) -> str:
 
 
 def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
-    """Return the HTML of figures, given the name, the PNG content and the caption of each, or "" if there are none."""
-    figures = []
+    """Return the HTML of figures, the wide ones last, or "" if there are none.
+
+    Args:
+      drawn: the name, the PNG content and the caption of each figure.
+    """
+    figures: list[str] = []
+    wide: list[str] = []
     for name, png, caption in drawn:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        least = f' style="min-width: {width // 2}px"' if width > WIDE else ""  # keeps the text readable
-        figures.append(
-            f'<figure id="{escape(name)}">\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
+        kind, least = ("", "") if width <= WIDE else (" class=wide", f' style="min-width: {width // 2}px"')
+        (wide if kind else figures).append(
+            f'<figure id="{escape(name)}"{kind}>\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
             f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'
         )
-    return '<div class="pictures">\n' + "\n".join(figures) + "\n</div>" if figures else ""
+    return '<div class="pictures">\n' + "\n".join(figures + wide) + "\n</div>" if figures or wide else ""
+
+
+def _keep_words(text: str) -> str:
+    """Escape a text. Its lines do not break at the hyphens of options and numbers, as in --learning-rate and 1e-4."""
+    return re.sub(r"(?<!\S)[-\d]\S{0,20}-\S{1,20}(?!\S)", r'<span class="word">\g<0></span>', escape(text))
 
 
 def _is_number(cell: str) -> bool:

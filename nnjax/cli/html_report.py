@@ -1,7 +1,7 @@
 """Write report.html, a self-contained page about a run with its settings, layers, scores and pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def _scores(subject: Subject) -> list[str]:
         label = SCORES[name] + (f" ({unit})" if name == "rmse" else "")
         rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
     for target in table.target_names if table.several is not None else ():
-        rows.append([f"R² of {target}", _number(scores[f"r2({target})"]), _number(None)])
+        rows.append([f"R² of {target}", *(_number(kind.get(f"r2({target})")) for kind in (scores, constant.scores))])
     what = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:
         what = f"The test scores are for the members' averaged prediction. {what}"
@@ -170,8 +170,13 @@ def _members(subject: Subject) -> str:
         values = np.array([scores[name] for scores in used], float)
         sd = values.std(ddof=1) if len(values) > 1 else float("nan")
         rows.append([SCORES[name], *map(_number, (values.mean(), sd, values.min(), values.max()))])
-    parts = ", ".join(f"{name} {_number(value)}" for name, value in summary.get("uncertainty", {}).items())
-    notes = [html_page.paragraph(f"Mean uncertainty of the prediction: {parts}.", faint=True)] if parts else []
+    parts, notes = summary.get("uncertainty", {}), []
+    if "sd" in parts:
+        text = f"Mean standard deviation of the members' predictions: {_number(parts['sd'])}."
+        notes.append(html_page.paragraph(text, faint=True))
+    elif parts:
+        listed = ", ".join(f"{name} {_number(value)}" for name, value in parts.items())
+        notes.append(html_page.paragraph(f"Mean uncertainty of the prediction in nats: {listed}.", faint=True))
     if outcome.left_out:
         notes.append(html_page.paragraph(f"Members left out because they diverged: {list(outcome.left_out)}."))
     return "\n".join([html_page.table(["score", "mean", "sd", "min", "max"], rows), *notes])
@@ -191,6 +196,7 @@ def _settings(config: Config, task: Task, n: int) -> str:
     plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
     defaults = asdict(with_defaults(plain, task, n))
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
+    defaults["patience"] = with_defaults(replace(plain, epochs=config.epochs), task, n).patience
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
     defaults |= {"learning_rate": LEARNING_RATES[config.optimizer], "strategy": platform_strategy()}

@@ -1,5 +1,6 @@
 """Draw the pictures of a run."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -62,7 +63,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
     activation = "" if "activation" in omit else config.activation or ""
     parts = {
-        "data": name + (f" → {config.target}" if config.target else ""),
+        "data": name + (f" → {re.sub(', *', ', ', config.target)}" if config.target else ""),
         "network": f"{config.depth} × {width} {activation}".strip() if config.depth else "linear",
         "skip": "with skips" if config.skip else "",
         "norm": "" if config.norm in (None, "none") else f"{config.norm} norm",
