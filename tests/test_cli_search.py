@@ -17,7 +17,20 @@ from nnjax.cli import run_folder
 from nnjax.cli.leaders import leaders_table
 from nnjax.cli.search_result import edges
 
-SMALL = ("--width", "8", "--depth", "1", "--batch-size", "32", "--norm", "none", "--rungs", "1,2", "--population", "4")
+SMALL = (
+    "--width",
+    "4,8,16",
+    "--depth",
+    "1",
+    "--batch-size",
+    "32",
+    "--norm",
+    "none",
+    "--rungs",
+    "1,2",
+    "--population",
+    "4",
+)
 GIVEN = ("search", "digits", "--learning-rate", "1e-3..0.1:log", "--dropout", "0..0.4", "--trials", "10", *SMALL)
 
 
@@ -30,7 +43,7 @@ def search(tmp_path_factory):
 def test_a_search_writes_all_trials_best_first(search):
     path, ended = search
     written = ["importance.png", "parallel.png", "progress.png", "receipt.json", "report.html", "result.json"]
-    written += ["search.csv", "search.json", "search.png"]
+    written += ["search.csv", "search.json", "search.png", "table.json", "weights.safetensors"]
     assert sorted(file.name for file in path.iterdir()) == ["checkpoints", *written]
     table = pd.read_csv(path / "search.csv")
     assert sorted(table["trial"]) == list(range(10))
@@ -137,16 +150,13 @@ def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_copy_and_a_padded_width_are_noted(tmp_path):
-    given = ("--width", "4,16", "--trials", "12", "--method", "pbt", "--rungs", "1,2,3", "--keep-share", "0.4")
+def test_a_copy_is_noted(tmp_path):
+    given = ("--width", "16", "--trials", "12", "--method", "pbt", "--rungs", "1,2,3", "--keep-share", "0.4")
     rest = ("--learning-rate", "1e-6..0.1:log", "--population", "4", "--depth", "1", "--norm", "none")
     ended = succeed("search", "digits", *given, *rest, "--out", tmp_path / "run", "--no-plots")
     row = pd.read_csv(tmp_path / "run" / "search.csv").iloc[0]
-    copied = f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from"
-    padded = "in the search, layers of width 4 were padded to 16; the command draws different initial weights"
-    assert (copied in ended.out) == (row["parent"] >= 0)
-    assert (padded in ended.out) == (row["width"] == 4)
-    assert row["parent"] >= 0 or row["width"] == 4, "choose a seed with one of the two"
+    assert row["parent"] >= 0, "choose a seed whose best trial is a copy"
+    assert f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with" in ended.out
 
 
 def test_a_narrow_terminal_shows_all_digits():

@@ -88,10 +88,11 @@ def test_elsewhere_a_tolerance_is_promised(search, tmp_path):
     path = shutil.copytree(search, tmp_path / "run")
     receipt = read_json(path / "receipt.json")
     del receipt["sha256"]
-    receipt["bits_depend_on"]["jaxlib"] = "0.0.1"
+    receipt["bits_depend_on"] |= {"jaxlib": "0.0.1", "mesh": "members 64"}
     (path / "receipt.json").write_text(json.dumps({**receipt, "sha256": json_digest(receipt)}))
     out = succeed("verify", path).out
     assert "bitwise equal scores cannot be expected, because this machine or its libraries differ" in out
+    assert re.search(r"mesh +members 64 ", out)
     assert "within tolerance: the decisions" in out
     assert "the same scores to 0.1 (relative)" in out
 

@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     member_scores: list[Scores] | None = None  # None for a single network
     left_out: Sequence[int] = ()  # members that diverged; their scores are NaN, and they are not averaged
     member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
-    uncertainty: Mapping[str, float] = {}  # means over rows: total, aleatoric and epistemic (nats), or sd
+    uncertainty: Mapping[str, float] = {}  # mean total, aleatoric and epistemic (nats), or sd for regression
 
 
 def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
@@ -54,11 +54,7 @@ def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:
     score = jax.jit(lambda prediction: score_prediction(run, prediction, data))
 
     def scores_of(prediction: Any) -> Scores:
-        scores = in_target_units({k: float(v) for k, v in score(prediction).items()}, table.target_std)
-        if table.several is None:
-            return scores
-        by_target = target_scores(table, np.asarray(prediction), np.asarray(data.y))
-        return scores | {f"{metric}({name})": v for name, own in by_target.items() for metric, v in own.items()}
+        return with_target_scores(score(prediction), table, prediction, data)
 
     if config.members is None:
         return Outcome(params, state, scores=scores_of(outputs[0]) if usable[0] else None, prediction=outputs[0])
@@ -110,6 +106,15 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
         return np.asarray(outputs.mean(0)), {"sd": sd[:, 0] * table.target_std}
     parts = uncertainty.entropy_decomposition(outputs)._asdict()
     return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
+
+
+def with_target_scores(scores: Mapping[str, Any], table: Table, prediction: Any, data: Data) -> Scores:
+    """Convert the scores to the units of the target; for several targets, add R² and RMSE of each, such as "r2(a)"."""
+    converted = in_target_units({name: float(value) for name, value in scores.items()}, table.target_std)
+    if table.several is None:
+        return converted
+    by_target = target_scores(table, np.asarray(prediction), np.asarray(data.y))
+    return converted | {f"{metric}({name})": v for name, own in by_target.items() for metric, v in own.items()}
 
 
 def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[str, Scores]:

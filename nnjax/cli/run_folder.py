@@ -117,8 +117,23 @@ def is_finished(path: Path) -> bool:
 
 def save_config(path: Path, config: Config, table: Table, versions: dict[str, str]) -> None:
     """Write the encoding of the rows (TABLE), and then the settings (CONFIG), which mark the folder as a run."""
-    write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
+    save_table(path, table)
     _save_settings(path / CONFIG, asdict(config), versions, {TABLE: file_digest(path / TABLE)})
+
+
+def save_table(path: Path, table: Table) -> None:
+    """Write the encoding of the rows."""
+    write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
+
+
+def load_table(path: Path) -> Table:
+    """Return the encoding of the rows.
+
+    Raises:
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged.
+    """
+    return _table(read_json(path / TABLE))
 
 
 def save_sweep(path: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:

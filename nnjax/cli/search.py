@@ -17,17 +17,19 @@ from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.history import in_target_units
 from nnjax.cli.leaders import leaders_table, shown_leaders
 from nnjax.cli.messages import explain
-from nnjax.cli.prepare import absolute_path, check_data_options, fashion_mnist_folder, prepare
+from nnjax.cli.prepare import absolute_path, check_data_options, fashion_mnist_folder
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.cli.search_model import save_networks
 from nnjax.cli.search_plan import plan_search
-from nnjax.cli.search_program import check_program, search_arguments
+from nnjax.cli.search_program import check_program, prepare_search, search_arguments
 from nnjax.cli.search_receipt import write_receipt
 from nnjax.cli.search_report import SearchSubject, draw_search
-from nnjax.cli.search_request import OWN, parse_request
+from nnjax.cli.search_request import OWN, describe_replicates, members_of, parse_request
 from nnjax.cli.search_result import make_result, print_result
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train.engine.ensemble import platform_strategy
+from nnjax.train.engine.options import Record
 
 D = o.DEFAULTS
 ROWS_PRINTED = 10
@@ -66,6 +68,10 @@ def search_command(
         float | None, o.option("Share of the trials that continue after a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
     ] = None,
     seeds: Annotated[int, o.option("Networks per setting, each with its own seed.", SEARCH)] = 1,
+    folds: Annotated[
+        int | None,
+        o.option("Score each setting by the mean over this many folds, instead of on validation rows.", SEARCH),
+    ] = None,
     target: o.Target = None,
     task: o.Task = None,
     categorical: o.Categorical = None,
@@ -111,6 +117,7 @@ def search_command(
         "norm": norm, "optimizer": optimizer, "batch_size": batch_size, "schedule": schedule, "clip": clip,
         "class_weights": class_weights, "seed": seed, "strategy": strategy, "trials": trials,
         "population": population, "rungs": rungs, "method": method, "keep_share": keep_share, "seeds": seeds,
+        "folds": folds,
     }  # fmt: skip
     written = written_settings(ctx)
     if resume is None:
@@ -120,12 +127,13 @@ def search_command(
         fixed = {name: value for name, value in settings.items() if name in written}
         check_resume(resume, out, saved=saved, written=fixed, finished=run_folder.is_finished(resume))
         settings = settings | saved
+    _check_validation(written, settings["folds"])
     request = parse_request(settings)
     own = {name: settings[name] for name in OWN}
-    mesh = start_devices(min(own["population"], own["trials"]) * own["seeds"], None)
+    mesh = start_devices(members_of(own), None)
     settings["strategy"] = request.config.strategy or platform_strategy(mesh)
     config = replace(request.config, strategy=settings["strategy"])
-    prepared = prepare(config)
+    config, prepared = prepare_search(config, request, own)
     check_program(config, request, prepared, own)
     if plan:
         say(escape(plan_search(config, request, prepared, own, mesh)))
@@ -141,15 +149,18 @@ def search_command(
     def write(path: Path) -> None:
         write_records(path / run_folder.TRIALS, table)
         write_json(path / run_folder.RESULT, result)
+        run_folder.save_table(path, prepared.dataset.table)
+        if found.best is not None:
+            save_networks(path, found, result)
         draw_search(path, SearchSubject(request, settings, table, result), pictures=plots)
-        write_receipt(path, prepared, found, config.strategy)
+        write_receipt(path, prepared, found, config.strategy, mesh)
 
     if resume is None:
         save_settings(run_folder.create(path))
     say(
-        f"{own['trials']} trials of {', '.join(map(option_name, request.space))}, {own['population']} at a time, "
-        f"method {own['method']}, strategy {config.strategy}; the test rows are not used before the end; the folder is "
-        f"[bold]{escape(str(path))}[/]"
+        f"{own['trials']:,} trials{describe_replicates(own)} of {', '.join(map(option_name, request.space))}, "
+        f"{own['population']} at a time, method {own['method']}, strategy {config.strategy}; the test rows are not "
+        f"used before the end; the folder is [bold]{escape(str(path))}[/]"
     )
     with explain("search", path, save_settings), shown_leaders(own["trials"], list(request.space)) as show:
         if anyway:
@@ -163,12 +174,21 @@ def search_command(
             progress=False,
         )
     table = [in_target_units(row, prepared.dataset.table.target_std) for row in found.table]
-    names = list(request.space)
-    result = make_result(config, request, prepared, found, own["seeds"])
+    result = make_result(config, request, prepared, found, own)
     path, _ = write_results(path, write, save_settings)
-    caption = f"the best {min(ROWS_PRINTED, len(table))} of {len(table)}; all are in {run_folder.TRIALS}"
-    console.print(leaders_table(console, table, names, caption, rows=ROWS_PRINTED))
-    print_result(result, sum(row["status"] == "finished" for row in table))
+    _print_table(table, list(request.space))
+    print_result(result, table, resumed=resume is not None)
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s; see {run_folder.REPORT}")
     if result["best"] is None:
         raise typer.Exit(1)
+
+
+def _check_validation(written: set[str], folds: int | None) -> None:
+    """Check that --validation and --folds are not combined."""
+    if "validation" in written and folds is not None:
+        raise ValueError("--validation applies only without --folds, which validate on all rows but the test rows")
+
+
+def _print_table(table: list[Record], names: list[str]) -> None:
+    caption = f"the best {min(ROWS_PRINTED, len(table))} of {len(table)}; all are in {run_folder.TRIALS}"
+    console.print(leaders_table(console, table, names, caption, rows=ROWS_PRINTED))

@@ -10,7 +10,7 @@ from nnjax import train
 from nnjax.cli.config import Config
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.search_program import make_decisions
-from nnjax.cli.search_request import Request
+from nnjax.cli.search_request import Request, describe_replicates, members_of
 from nnjax.train.engine.search.decisions import Scored
 from nnjax.train.engine.search.groups import split_space
 
@@ -25,13 +25,12 @@ def plan_search(config: Config, request: Request, prepared: Prepared, own: Mappi
     decisions = make_decisions(
         config, request, prepared, own, Scored(lambda trial, rung: float(draws.random()), lambda trial: -1)
     )
-    slots = min(own["population"], own["trials"])
-    estimate = train.plan(prepared.run, prepared.training, members=slots * own["seeds"], mesh=mesh)
+    estimate = train.plan(prepared.run, prepared.training, members=members_of(own), mesh=mesh)
     _, structures = split_space(request.space)
     steps, programs = decisions.trial_steps * own["seeds"], len(structures)
-    seeds = f" × {own['seeds']} seeds" if own["seeds"] > 1 else ""
+    times = describe_replicates(own)
     rows = [
-        ("trials", f"{own['trials']:,}{seeds}, {decisions.rounds:,} decisions, {steps:,} steps of a network"),
+        ("trials", f"{own['trials']:,}{times}, {decisions.rounds:,} decisions, {steps:,} steps of a network"),
         ("programs", f"{programs:,}" + (", one for each combination of the lists" if programs > 1 else "")),
     ]
     if estimate.seconds:

@@ -1,22 +1,29 @@
 """Convert the settings of a search to arguments of `train.search`, and repeat the decisions of a search."""
 
 import itertools
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import train
-from nnjax.cli.config import Config
-from nnjax.cli.prepare import Prepared
+from nnjax.cli.config import Config, fit_batch
+from nnjax.cli.prepare import Prepared, prepare, with_defined_scores
 from nnjax.cli.search_request import Request
 from nnjax.cli.sweep import make_swept_run
 from nnjax.train.engine.search.decisions import Decisions, Scored, decide
 from nnjax.train.engine.search.draws import key_words
 from nnjax.train.engine.search.groups import GROUP_KEEP, group_rounds, split_space
 from nnjax.train.engine.search.methods import KEEP
+from nnjax.train.run import Run
+from nnjax.types import Data
+
+FOLDS = 2  # separates the random key of the folds from those of the settings and the networks
 
 
 def search_arguments(
@@ -25,14 +32,15 @@ def search_arguments(
     """Return the arguments that `train.search` and `train.replay_trial` share.
 
     Args:
-      config: the settings that are not searched, with the strategy.
+      config: the settings that are not searched, with the strategy; see `prepare_search`.
       request: the space and the rungs.
       prepared: the data.
       own: the settings of the search itself; see `search_request.OWN`.
       mesh: the devices among which the trials are split.
     """
+    folds = make_folds(config, prepared, own)
     return {
-        "make_run": partial(make_swept_run, config, prepared),
+        "make_run": partial(make_trial_run, config, prepared, folds),
         "space": request.space,
         "data": prepared.training,
         "validation": prepared.held_out,
@@ -44,9 +52,52 @@ def search_arguments(
         "score": "nll" if "label_smoothing" in request.space else "loss",
         "key": jax.random.key(config.seed),
         "seeds": own["seeds"],
+        "folds": folds,
         "strategy": config.strategy,
         "mesh": mesh,
     }
+
+
+def prepare_search(config: Config, request: Request, own: Mapping[str, Any]) -> tuple[Config, Prepared]:
+    """Load the data, without validation rows if there are folds, and fit the default batch size to the data.
+
+    Returns:
+      The settings that are not searched, and the data.
+
+    Raises:
+      FileNotFoundError, ValueError: if the data cannot be read, or a split would leave a part empty.
+    """
+    folds = own["folds"]
+    prepared = prepare(config if folds is None else replace(config, validation=0.0))
+    n = len(prepared.training.x)
+    if folds is not None and folds > n:
+        raise ValueError(f"--folds {folds}: must be in 2 … {n}, the number of rows without the test rows")
+    rows = n if folds is None else n - math.ceil(n / folds)
+    return config if "batch_size" in request.space else fit_batch(config, rows), prepared
+
+
+def make_folds(config: Config, prepared: Prepared, own: Mapping[str, Any]) -> train.Folds | None:
+    """Return the folds, which are stratified by class, or None if there are validation rows instead."""
+    if own["folds"] is None:
+        return None
+    labels = prepared.training.y if prepared.dataset.table.task == "classification" else None
+    key = jax.random.fold_in(jax.random.key(config.seed), FOLDS)
+    return train.k_fold(key, len(prepared.training.x), own["folds"], stratify=labels)
+
+
+def make_trial_run(config: Config, prepared: Prepared, folds: train.Folds | None, hyper: dict[str, Any]) -> Run:
+    """Create the run of a trial; its numbers in `hyper` may be traced.
+
+    With folds, the learning-rate schedule has the length of the largest fold, and R² is not computed if the target is
+    constant in the held-out rows of a fold.
+    """
+    if folds is None:
+        return make_swept_run(config, prepared, hyper)
+    run = make_swept_run(config, prepared, hyper, rows=int(np.max(folds.train.sizes)))
+    y, rows = np.asarray(prepared.training.y), folds.held_out
+    for own, size in zip(np.asarray(rows.table), np.asarray(rows.sizes), strict=True):
+        run = with_defined_scores(run, Data((), y[own[:size]]), prepared.dataset.table.task)
+    return run
 
 
 def check_program(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any]) -> None:
@@ -57,12 +108,13 @@ def check_program(config: Config, request: Request, prepared: Prepared, own: Map
         allow.
     """
     _, structures = split_space(request.space)
+    folds = make_folds(config, prepared, own)
     for fixed in structures:
-        steps = _rung_steps(config, request, prepared, fixed)
+        steps = _rung_steps(config, request, prepared, folds, fixed).min(0).tolist()
         if any(a >= b for a, b in itertools.pairwise((0, *steps))):
             raise ValueError(
                 f"--rungs {own['rungs']}: rungs must be at least a step apart, but end after "
-                f"{', '.join(map(str, steps))} steps; an epoch has {len(prepared.training.x):,} rows"
+                f"{', '.join(map(str, steps))} steps; an epoch has {_rows(prepared, folds).min():,} rows"
             )
     keep = GROUP_KEEP.get(own["method"], _keep(own))
     least = next(n for n in itertools.count(1) if _enough(len(structures), n, keep))
@@ -79,7 +131,7 @@ def make_decisions(
     """Return the decisions of a search with the given scores; see `search_arguments` for the other arguments."""
     return decide(
         request.space,
-        partial(_rung_steps, config, request, prepared),
+        partial(_rung_steps, config, request, prepared, make_folds(config, prepared, own)),
         scored,
         trials=own["trials"],
         population=own["population"],
@@ -90,10 +142,22 @@ def make_decisions(
     )
 
 
-def _rung_steps(config: Config, request: Request, prepared: Prepared, fixed: tuple[tuple[str, Any], ...]) -> list[int]:
-    """Return the number of steps after which a trial reaches each rung."""
+def _rung_steps(
+    config: Config,
+    request: Request,
+    prepared: Prepared,
+    folds: train.Folds | None,
+    fixed: tuple[tuple[str, Any], ...],
+) -> np.ndarray:
+    """Return the steps (folds, rungs) after which a trial reaches each rung, in a single row without folds."""
     batch_size = dict(fixed).get("batch_size", config.batch_size)
-    return [train.epoch_ends(epochs, len(prepared.training.x), batch_size)[-1] for epochs in request.rungs]
+    rows = _rows(prepared, folds).tolist()
+    return np.array([[train.epoch_ends(epochs, n, batch_size)[-1] for epochs in request.rungs] for n in rows])
+
+
+def _rows(prepared: Prepared, folds: train.Folds | None) -> np.ndarray:
+    """Return the number of training rows (folds,) of each fold, or (1,) without folds."""
+    return np.array([len(prepared.training.x)]) if folds is None else np.asarray(folds.train.sizes)
 
 
 def _keep(own: Mapping[str, Any]) -> float:

@@ -205,6 +205,10 @@ def _reproduce(path: Path, subject: SearchSubject) -> list[str]:
     commands = [] if result["command"] is None else [(result["command"], "train the best setting, and test it")]
     commands += [
         (f"nnjax verify {folder}", "check the files and all decisions, and train the best trial again"),
+        (
+            f"nnjax predict {folder} FILE",
+            "predict new rows; --ensemble averages the best networks",
+        ),
         (f"nnjax replay {folder} --trial {result['best'] or 0}", "train a trial again, and compare its scores"),
         (f"nnjax plot {folder}", "draw the pictures and this page again"),
     ]

@@ -1,6 +1,7 @@
 """Parse the command-line settings of a search into the search space, the rungs and the fixed settings."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from nnjax.cli.console import option_name
 from nnjax.cli.hyperparameters import Values, parse_values
 from nnjax.train.space import Dimension
 
-OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds")  # the settings of the search itself
+OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds", "folds")  # the settings of the search itself
 
 
 class Request(NamedTuple):
@@ -45,11 +46,16 @@ def parse_request(settings: dict[str, Any]) -> Request:
     for name in ("trials", "population", "seeds"):
         if settings[name] < 1:
             raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")
+    folds = settings["folds"]
+    if folds is not None and folds < 2:
+        raise ValueError(f"--folds must be ≥ 2, got {folds}")
+    if folds is not None and settings["seeds"] > 1:
+        raise ValueError("--seeds applies only without --folds, because each fold has its own seed")
     share = settings["keep_share"]
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"--keep-share must be in (0, 1], got {share:g}")
     if config.validation == 0:
-        raise ValueError("a search compares trials by validation loss; --validation must be > 0")
+        raise ValueError("a search compares trials by validation loss; --validation must be > 0, or use --folds 5")
     for combination in itertools.product(*listed.values()):
         structure = replace(config, **dict(zip(listed, combination, strict=True)))
         if "width" in space and structure.depth == 0:
@@ -61,6 +67,24 @@ def parse_request(settings: dict[str, Any]) -> Request:
     if "width" in space:
         config = replace(config, width=int(numbers["width"].high))
     return Request(config, space, rungs, {name: str(settings[name]) for name in space})
+
+
+def replicates_of(settings: Mapping[str, Any]) -> int | None:
+    """Return the number of networks of a trial, one for each fold or seed; None for a single network."""
+    count: int = settings["folds"] or settings["seeds"]
+    return None if count == 1 else count
+
+
+def members_of(settings: Mapping[str, Any]) -> int:
+    """Return the number of networks that are trained at the same time."""
+    population: int = min(settings["population"], settings["trials"])
+    return population * (replicates_of(settings) or 1)
+
+
+def describe_replicates(settings: Mapping[str, Any]) -> str:
+    """Return the number of seeds or folds of each trial, such as " × 3 seeds", or "" for a single network."""
+    count = replicates_of(settings)
+    return "" if count is None else f" × {count} {'seeds' if settings['folds'] is None else 'folds'}"
 
 
 def _parse_list(name: str, text: str) -> list[Any]:

@@ -1,7 +1,7 @@
 """Create, read and print the result of a search: the best setting, its test scores, and notes on the search."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -12,15 +12,17 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import run_folder
 from nnjax.cli.baseline import baseline
-from nnjax.cli.config import Config
+from nnjax.cli.config import REGRESSION_METRICS, Config
 from nnjax.cli.console import say
-from nnjax.cli.evaluation import score_prediction
-from nnjax.cli.history import in_target_units
+from nnjax.cli.evaluation import score_prediction, with_target_scores
 from nnjax.cli.prepare import Prepared
+from nnjax.cli.report import describe_caution
 from nnjax.cli.run_folder import Scores
 from nnjax.cli.search_request import Request
 from nnjax.cli.sweep import shortest_number, train_command_of
+from nnjax.data import Dataset
 from nnjax.storage.json_file import check_kind, read_json
+from nnjax.train.engine.search.selection import Selection
 from nnjax.train.space import Dimension, unit_of
 
 MEMBERS = 5  # number of networks in the ensemble whose test scores are printed
@@ -28,7 +30,7 @@ EDGE = 0.05  # values in this fraction of a range at each end are near the end
 
 
 class Advantage(TypedDict):
-    """The score of the second-best trial minus the score of the best, with a 95 % interval over the seeds."""
+    """The score of the second-best trial minus the score of the best, with a 95 % interval over seeds or folds."""
 
     difference: float
     low: float
@@ -48,14 +50,14 @@ class SearchResult(TypedDict):
     baseline: Scores
     baseline_prediction: str
     rank_correlations: list[float | None]
-    advantage: Advantage | None  # also None if there is only one seed
+    advantage: Advantage | None  # also None if there is one network per trial
     notes: list[str]
     command: str | None  # command that trains the best setting
     seconds: dict[str, float]
 
 
 def make_result(
-    config: Config, request: Request, prepared: Prepared, outcome: train.Search, seeds: int
+    config: Config, request: Request, prepared: Prepared, outcome: train.Search, own: Mapping[str, Any]
 ) -> SearchResult:
     """Create the content of RESULT. This is the first use of the test rows.
 
@@ -64,12 +66,13 @@ def make_result(
       request: the settings of the search.
       prepared: the data.
       outcome: the result of `train.search`.
-      seeds: number of networks per setting.
+      own: the settings of the search itself; see `search_request.OWN`.
     """
     dataset, best = prepared.dataset, outcome.best
     constant = baseline(dataset.table, prepared.training, dataset.test)
-    rows = [len(part.x) for part in (prepared.training, prepared.held_out, dataset.test) if part is not None]
-    counts = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, ("training", "validation", "test"), strict=True))
+    training = f"{len(prepared.training.x):,} training" + (f" (in {own['folds']} folds)" if own["folds"] else "")
+    validation = "" if prepared.held_out is None else f", {len(prepared.held_out.x):,} validation"
+    counts = f"{training}{validation}, {len(dataset.test.x):,} test"
     features = np.shape(prepared.training.x)[1]
     result: SearchResult = {
         "data": f"{dataset.table.task.capitalize()} ({dataset.why}): rows {counts}; {features} features.",
@@ -93,18 +96,20 @@ def make_result(
         result["advantage"] = {"difference": d.difference, "low": d.low, "high": d.high, "n": d.n}
     together = outcome.ensemble(MEMBERS)
     alone = outcome._replace(networks=outcome.networks[:1]).ensemble(1)
+    scores = _scores(prepared, best.run, alone)
     result |= {
         "best": best.trial,
         "epochs": best.epochs,
-        "test": _scores(prepared, outcome, alone),
+        "test": dict(scores),
         "ensemble": [member.trial for member in together.members],
-        "ensemble_test": _scores(prepared, outcome, together),
+        "ensemble_test": dict(_scores(prepared, best.run, together)),
         "notes": [
             *edges(best.settings, request.space),
-            *_other_weights(config, best.settings),
+            *_other_rows(own["folds"]),
             *_other_schedule(outcome.table[0]),
+            *_cautions(scores, dataset),
         ],
-        "command": _command(config, best, seeds),
+        "command": _command(config, best, own["seeds"]),
     }
     return result
 
@@ -125,16 +130,18 @@ def load_result(path: Path) -> SearchResult:
     return result
 
 
-def print_result(result: SearchResult, finished: int) -> None:
-    """Print the reliability of early scores, the test scores, and the command that trains the best setting.
+def print_result(result: SearchResult, table: Sequence[Mapping[str, Any]], *, resumed: bool) -> None:
+    """Print the reliability of early scores, the test scores, the times, and the command that trains the best setting.
 
     Args:
       result: the content of RESULT.
-      finished: number of trials that reached the last rung.
+      table: one row per trial.
+      resumed: True if the times are only those since the search was resumed.
     """
     if result["best"] is None:
         say("[bold yellow]all trials diverged[/]; search smaller learning rates, or add --clip 1")
         return
+    finished = sum(row["status"] == "finished" for row in table)
     known = [value for value in result["rank_correlations"] if value is not None and math.isfinite(value)]
     correlations = [f"{value:.2f}" for value in known]
     if correlations:
@@ -142,22 +149,49 @@ def print_result(result: SearchResult, finished: int) -> None:
             f"rank correlation of early scores with final scores, over the {finished} trials that have both: "
             f"{', '.join(correlations)}"
         )
-    if (d := result["advantage"]) is not None:
-        interval = f"[{d['low']:.3g}, {d['high']:.3g}]"
-        say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)} (95 %)")
+    if (d := result["advantage"]) is not None and d["low"] > 0:  # otherwise, `train.search` has warned
+        interval = f"[{d['low']:.3g}, {d['high']:.3g}] (95 %, n = {d['n']})"
+        say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)}")
     for note in result["notes"]:
         say(f"[bold yellow]note[/] {escape(note)}")
-    for label, scores in (("best setting", result["test"]), (f"ensemble of {MEMBERS}", result["ensemble_test"])):
+    rows = [
+        ("test scores of the best setting", result["test"]),
+        (f"test scores of the ensemble of {MEMBERS}", result["ensemble_test"]),
+        (result["baseline_prediction"], result["baseline"]),
+    ]
+    for label, scores in rows:
         numbers = {name.replace("_", " "): value for name, value in (scores or {}).items() if value is not None}
-        say(f"test scores of the {label}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+        say(escape(f"{label}: " + ", ".join(f"{name} {format_score(value)}" for name, value in numbers.items())))
+    _print_seconds(result["seconds"], len(table), resumed=resumed)
     say(f"train the best setting again with: [bold]{escape(result['command'] or '')}[/]")
 
 
-def _scores(prepared: Prepared, outcome: train.Search, selection: Any) -> Scores:
+def _scores(prepared: Prepared, run: Any, selection: Selection) -> dict[str, float]:
     """Return the test scores of the average of the selected networks."""
-    test, run = prepared.dataset.test, outcome.networks[0].run
-    scores = score_prediction(run, selection.predict(test.x), test)  # type: ignore[arg-type]
-    return dict(in_target_units({k: float(v) for k, v in scores.items()}, prepared.dataset.table.target_std))
+    test, table = prepared.dataset.test, prepared.dataset.table
+    if table.task == "regression":
+        run = replace(run, metrics=REGRESSION_METRICS)  # R² is removed if it is undefined in validation
+    prediction = selection.predict(test.x)
+    return with_target_scores(score_prediction(run, prediction, test), table, prediction, test)
+
+
+def format_score(score: float) -> str:
+    """Format a score with four decimals, or with four significant digits if it is large."""
+    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
+
+
+def _print_seconds(seconds: Mapping[str, float], trials: int, *, resumed: bool) -> None:
+    """Print the times and, unless the search was resumed, how many trials take as long as the compilation."""
+    working = seconds["train"] + seconds["validate"]
+    times = f"training {seconds['train']:.1f} s, validation {seconds['validate']:.1f} s"
+    if resumed or working <= 0:
+        say(f"compilation {seconds['compile']:.1f} s, {times}, since the search was resumed")
+        return
+    equal = max(1, round(trials * seconds["compile"] / working))
+    say(
+        f"{times}, compilation {seconds['compile']:.1f} s, as long as about {equal:,} "
+        f"{'trial' if equal == 1 else 'trials'}; with the same space, it is shorter the next time"
+    )
 
 
 def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterator[str]:
@@ -174,6 +208,13 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
             )
 
 
+def _cautions(scores: Mapping[str, float], dataset: Dataset) -> Iterator[str]:
+    """Yield a note if the test scores may mislead."""
+    named = dataset.rows is None
+    if caution := describe_caution(scores, len(dataset.test.x), named=named, columns=False):
+        yield caution
+
+
 def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning if the best trial began as a copy of another trial, with different settings."""
     if row.get("parent", -1) >= 0:
@@ -183,13 +224,13 @@ def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _other_weights(config: Config, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning if the command that trains the best setting starts from different weights than the search."""
-    if settings.get("width", config.width) < config.width:
+def _other_rows(folds: int | None) -> Iterator[str]:
+    """Yield a note if the trials were scored on folds, because the command validates on a single part of the rows."""
+    if folds is not None:
         yield (
-            f"in the search, layers of width {settings['width']} were padded to {config.width}; the command draws "
-            "different initial weights, as a new seed does, so expect different scores; nnjax replay trains the same "
-            "network again"
+            f"each trial is the average of {folds} networks, and each of them was trained without a fold; the command "
+            "trains a single network with its own validation rows, so expect different scores; nnjax replay trains the "
+            "same networks again"
         )
 
 

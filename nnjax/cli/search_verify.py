@@ -13,11 +13,12 @@ from nnjax import train
 from nnjax.cli import run_folder, search_receipt
 from nnjax.cli.config import Config
 from nnjax.cli.devices import start_devices
-from nnjax.cli.prepare import Prepared, prepare
+from nnjax.cli.prepare import Prepared
 from nnjax.cli.receipt import TEST_TOLERANCE, data_digest
 from nnjax.cli.search_folder import load_search
-from nnjax.cli.search_program import make_decisions, search_arguments
+from nnjax.cli.search_program import make_decisions, prepare_search, search_arguments
 from nnjax.cli.search_report import SearchSubject
+from nnjax.cli.search_request import members_of
 from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import differences
 from nnjax.train.engine.options import Record
@@ -54,10 +55,11 @@ def open_search(path: Path) -> OpenSearch:
     run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
     receipt, subject = search_receipt.load_receipt(path), load_search(path)
     own = subject.settings
-    mesh = start_devices(min(own["population"], own["trials"]) * own["seeds"], None)
+    mesh = start_devices(members_of(own), None)
     config = replace(subject.request.config, strategy=own["strategy"])
-    changes = differences(receipt["bits_depend_on"], search_receipt.bits_depend_on(own["strategy"]))
-    return OpenSearch(path, subject, receipt, config, prepare(config), mesh, changes)
+    config, prepared = prepare_search(config, subject.request, own)
+    changes = differences(receipt["bits_depend_on"], search_receipt.bits_depend_on(own["strategy"], mesh))
+    return OpenSearch(path, subject, receipt, config, prepared, mesh, changes)
 
 
 def verify_search(path: Path) -> Verdict:

@@ -181,11 +181,18 @@ def sweep_command(
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s")
 
 
-def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any]) -> Run:
-    """Create the run for one setting; its numbers in `hyper` may be traced."""
+def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any], rows: int | None = None) -> Run:
+    """Create the run for one setting; its numbers in `hyper` may be traced.
+
+    Args:
+      config: the settings that are not swept.
+      prepared: the data.
+      hyper: the swept settings.
+      rows: number of training rows of a fold; None for all.
+    """
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
-    n = len(prepared.training.x)
+    n = len(prepared.training.x) if rows is None else rows
     config = with_defaults(replace(config, **numbers), table.task, n)
     return with_defined_scores(make_run(config, table.task, table.outputs, n, width), prepared.held_out, table.task)
 

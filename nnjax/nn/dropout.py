@@ -5,9 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.random import threefry_2x32
 
 from nnjax import checks
 from nnjax.nn._features import wide_dtype
+from nnjax.nn.widths import Width, narrow_index
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -37,6 +39,16 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
     Source: Srivastava et al. 2014, as inverted dropout, which scales during training instead of prediction.
     """
     return _dropout("dropout", rate, always, lambda shape: shape)
+
+
+def padded_dropout(rate: float | Array, width: Width) -> Layer:
+    """Return dropout for features of which the first `width` are true; these get the mask of a layer without padding.
+
+    This holds for JAX's default random number generator; for others, the masks differ.
+
+    Shapes: x (batch, features), floating -> y, the same shape and dtype.
+    """
+    return _dropout("dropout", rate, False, lambda shape: shape, width)
 
 
 def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
@@ -93,7 +105,11 @@ def drop_path(rate: float | Array) -> Layer:
 
 
 def _dropout(
-    kind: str, rate: float | Array, always: bool, mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    kind: str,
+    rate: float | Array,
+    always: bool,
+    mask_shape: Callable[[tuple[int, ...]], tuple[int, ...]],
+    width: Width | None = None,
 ) -> Layer:
     """Return a dropout layer whose mask has the shape `mask_shape(x.shape)` and is broadcast to x."""
     rate = checks.in_range(kind, "rate", rate, "[0, 1)")
@@ -113,7 +129,7 @@ def _dropout(
             raise ValueError(
                 f"{name}: train=True draws a mask and needs a key: apply(params, state, x, train=True, key=key)"
             )
-        bits = jax.random.bits(checks.key(name, key), mask_shape(x.shape), jnp.uint32)
+        bits = _draw_bits(checks.key(name, key), mask_shape(x.shape), width)
         # Swap the 16-bit halves: for rates that are multiples of 2⁻¹⁶, only the original lower half matters
         draws = ~((bits << 16) | (bits >> 16))
         dtype = wide_dtype(x)
@@ -125,3 +141,16 @@ def _dropout(
         return jnp.where(draws >= threshold, (x.astype(dtype) / keep).astype(x.dtype), jnp.zeros_like(x)), state
 
     return Layer(name, init, apply)
+
+
+def _draw_bits(key: Key, shape: tuple[int, ...], width: Width | None) -> Array:
+    """Return random 32-bit integers (rows, features). The first `width` features equal an array of this width.
+
+    `jax.random.bits` computes each number from the key and its flat index alone, so the index in the narrow array is
+    computed instead. Selecting the numbers from a larger array by their index would be slower.
+    """
+    if width is None or str(jax.random.key_impl(key)) != "threefry2x32":
+        return jax.random.bits(key, shape, jnp.uint32)
+    index = narrow_index(shape, None, width).astype(jnp.uint32)
+    words = threefry_2x32(jax.random.key_data(key), jnp.stack([jnp.zeros_like(index), index]))
+    return words[0] ^ words[1]

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from nnjax import checks
-from nnjax.nn.widths import Width, check_width, keep_block
+from nnjax.nn.widths import Width, check_width, keep_block, narrow_index
 from nnjax.types import Initializer, Key
 
 Activation = Callable[[Array], Array]
@@ -120,7 +120,7 @@ def _truncated_normal(
 ) -> Initializer:
     """Return an initialiser that draws from a truncated normal distribution (±2 σ) with variance scale / fan.
 
-    Weights beyond the true widths `inputs` and `outputs` are zero.
+    Weights beyond the true widths `inputs` and `outputs` are zero; the others equal those of a layer without padding.
     """
 
     def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -136,6 +136,8 @@ def _truncated_normal(
         else:
             deviation = jnp.sqrt(scale / number.astype(float))
         draws = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
+        if inputs is not None or outputs is not None:
+            draws = jnp.take(draws, narrow_index(shape, inputs, outputs), mode="clip")
         return keep_block(draws.reshape(shape) * jnp.asarray(deviation / CUT, dtype), inputs, outputs)
 
     return init

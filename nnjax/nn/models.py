@@ -13,13 +13,14 @@ from nnjax.nn.branch import residual
 from nnjax.nn.conv import conv
 from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
+from nnjax.nn.dropout import padded_dropout
 from nnjax.nn.initializers import Activation, initializer_for
 from nnjax.nn.norm import batch_norm, layer_norm
 from nnjax.nn.pool import max_pool
 from nnjax.nn.repeat import repeat
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape
-from nnjax.nn.widths import Width, check_widths, first_features
+from nnjax.nn.widths import Width, check_widths, first_features, keep_first
 from nnjax.types import Key, Layer, LayerLike, Params, State
 
 Norm = Literal["batch", "layer"] | None
@@ -67,9 +68,9 @@ def mlp(
       norm: Normalisation before each activation: "batch", "layer" or None. With "batch" the hidden layers have no bias.
       dropout: Dropout rate after each activation, in [0, 1).
       widths: True widths of the hidden layers, from 1 to the width in `hidden`; further features are padding. None
-        means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. With the same true weights,
-        outputs and gradients equal those of `mlp(widths, …)`. Initial weights have the same variance but different
-        values. Weights in the padding start at zero and have zero gradient. The activation must be elementwise.
+        means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. Initial weights, dropout
+        masks, outputs and gradients equal those of `mlp(widths, …)` up to rounding. Weights in the padding start at
+        zero and have zero gradient. The activation must be elementwise.
       features_first: Whether to use the transposed memory layout, which suits narrow networks on a CPU; see `dense`.
 
     Shapes: x (batch, ...), which is flattened -> y (batch, outputs).
@@ -206,13 +207,19 @@ def _norms(where: str, norm: Norm, width: Width | None = None) -> list[Layer]:
     return [batch_norm() if norm == "batch" else layer_norm(width=width)]
 
 
+def _masked(activation: Activation, width: Width) -> Layer:
+    """Combine activation and padding mask in one layer; dropout after it then has the same key as without padding."""
+    name = f"{as_layer(activation).name}, {first_features(width).name}"
+    return as_layer(lambda x: keep_first(activation(x), width))._replace(name=name)
+
+
 def _activation(activation: Activation, width: Width | None, rate: float | Array) -> LayerLike:
     """Combine activation, padding mask and dropout in one layer; options then do not change the parameter structure."""
-    stages: list[LayerLike] = [activation]
-    stages += [] if width is None else [first_features(width)]
-    stages += [] if isinstance(rate, (int, float)) and rate == 0 else [dropout_layer(rate)]
+    stages: list[LayerLike] = [activation if width is None else _masked(activation, width)]
+    if not (isinstance(rate, (int, float)) and rate == 0):
+        stages.append(dropout_layer(rate) if width is None else padded_dropout(rate, width))
     if len(stages) == 1:
-        return activation
+        return stages[0]
     layers, nothing = serial(*stages), ((),) * len(stages)
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:

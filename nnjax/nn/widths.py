@@ -4,13 +4,14 @@ A network is padded to its largest widths. Along each padded axis, the first `wi
 are padding, which stays zero and has zero gradient. `layer_norm`, `initializer_for` and `mlp` use this module.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from nnjax import checks
 from nnjax.nn._features import per_feature
@@ -66,6 +67,26 @@ def keep_block(w: Array, inputs: Width | None, outputs: Width | None) -> Array:
     )
     true = _is_true(rows, w.shape[-2])[:, None] & _is_true(columns, w.shape[-1])[None]
     return jnp.where(true.reshape((1,) * (w.ndim - 2) + true.shape), w, jnp.zeros_like(w))
+
+
+def narrow_index(shape: tuple[int, ...], inputs: Width | None, outputs: Width | None) -> Array:
+    """Return the flat index that each number of a padded array has in the array of the true widths.
+
+        k = (f · inputs + i) · outputs + o
+
+    JAX draws the k-th number of an array from the key and k alone. Two arrays of different widths therefore begin with
+    the same numbers, and this index selects the numbers of the narrow array. In the padding, the index is arbitrary.
+
+    Args:
+      shape: (..., padded inputs, padded outputs).
+      inputs: True number of inputs, or None if they are not padded.
+      outputs: True number of outputs, or None if they are not padded.
+    """
+    rows, columns = shape[-2] if inputs is None else inputs, shape[-1] if outputs is None else outputs
+    block = (math.prod(shape[:-2]), *shape[-2:])
+    field, row, column = (lax.broadcasted_iota(jnp.int32, block, axis) for axis in range(3))
+    index = (field * jnp.asarray(rows, jnp.int32) + row) * jnp.asarray(columns, jnp.int32) + column
+    return index.reshape(shape)
 
 
 def moments(x: Array, width: Width | None) -> tuple[Array, Array]:

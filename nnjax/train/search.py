@@ -64,10 +64,13 @@ class Search(NamedTuple):
     # ranked trials
     advantage: PairedDifference | None
     seconds: Seconds
-    validation: Data | None  # validation data, which `ensemble` uses
+    validation: Data | None  # validation data, which `ensemble` uses; with folds, the data
+    held_out_rows: Rows | None = None  # rows of `validation` that each fold holds out; None for all rows
 
     def ensemble(self, k: int, combine: Callable[[PyTree], PyTree] | None = None) -> Selection:
         """Select an ensemble of `k` networks greedily by the validation loss. It may contain a network several times.
+
+        With folds, the prediction for a row is that of the networks that were not trained on it.
 
         Args:
           k: number of members.
@@ -75,16 +78,16 @@ class Search(NamedTuple):
             mean probabilities if the loss is `losses.cross_entropy`, or for the mean otherwise.
 
         Raises:
-          ValueError: if all trials diverged, if the search had no `validation=`, or if the runs have no `loss` or no
-            `predict`.
+          ValueError: if all trials diverged, if the search had no `validation=` and no `folds=`, or if the runs have no
+            `loss` or no `predict`.
 
         Source: Caruana et al. 2004.
         """
         checks.positive_int("Search.ensemble", "k", k)
         if not self.networks or self.validation is None:
-            got = "all trials diverged" if self.validation is not None else "the search had no validation="
+            got = "all trials diverged" if self.validation is not None else "the search had no validation data"
             raise ValueError(f"Search.ensemble: cannot select networks on validation data, because {got}")
-        return select(self.networks, self.validation, k, combine)
+        return select(self.networks, self.validation, k, combine, self.held_out_rows)
 
 
 @allow_transfers
@@ -149,8 +152,8 @@ def search(
       progress: see `fit`; the bar shows how many trials have ended, and the best score.
 
     Returns:
-      `Search(best, table, networks, rank_correlations, advantage, seconds, validation)`. Trials are ranked by their
-      lowest score at any rung, and their networks are from this rung; trials that diverged come last.
+      `Search(best, table, networks, rank_correlations, advantage, seconds, validation, held_out_rows)`. Trials are
+      ranked by their lowest score at any rung, and their networks are from this rung; trials that diverged come last.
 
     Raises:
       ValueError, TypeError: for arguments out of range, and as raised by `sweep`.
@@ -258,7 +261,8 @@ def search(
         rank_correlations=rank_correlations(searched),
         advantage=advantage_of(searched),
         seconds=spent,
-        validation=None if validation is None else job.held_out,
+        validation=job.held_out,
+        held_out_rows=folds.held_out if folds is not None and validation is None else None,
     )
 
 

@@ -1,6 +1,6 @@
 """Simulate the decisions of a search without training; they depend only on the space, the key and the scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +23,14 @@ class Decisions(NamedTuple):
     """The result of a simulated search: its groups of trials, and the numbers of steps and decisions."""
 
     groups: list[Group]
-    trial_steps: int  # total number of steps of all trials, counting one seed per trial
+    trial_steps: int  # total number of steps of all trials, counting all folds, but only one seed
     rounds: int  # number of decisions
     longest: int  # number of sequential steps from the beginning to the end
 
 
 def decide(
     space: Mapping[str, Dimension],
-    ends: Callable[[tuple[tuple[str, Any], ...]], Sequence[int]],
+    ends: Callable[[tuple[tuple[str, Any], ...]], np.ndarray],
     scored: Scored,
     *,
     trials: int,
@@ -44,7 +44,8 @@ def decide(
 
     Args:
       space: see `search`.
-      ends: function from the fixed settings of a structure to the steps at which its rungs are reached.
+      ends: function from the fixed settings of a structure to the steps at which its rungs are reached, as an array
+        (folds, rungs); a single row stands for all seeds.
       scored: the results of the trials.
       trials: see `search`.
       population: see `search`.
@@ -65,7 +66,7 @@ def decide(
                 tuple(traced.values()),
                 count if earlier is None else count + earlier.schedule.trials,
                 slots=min(population, count),
-                ends=np.array([ends(fixed)]),
+                ends=ends(fixed),
                 keep=keep,
                 score="score",
                 key=(*key, index) if fixed else key,
@@ -87,7 +88,7 @@ def decide(
                     if due[slot]:
                         scores[slot] = scored.score(number, int(ledger.rung[state.trial[slot]]))
                     step = scored.diverged(number)
-                    if 0 <= step < until[slot, 0]:
+                    if 0 <= step < until[slot].max():
                         diverged[slot] = step
                 state, _ = next_state(schedule, state, until, {"score": scores}, diverged)
             groups[index] = Group(untrained, fixed, tuple(traced), epochs, schedule, state.ledger, numbers)

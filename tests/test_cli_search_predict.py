@@ -1,0 +1,99 @@
+"""`nnjax search --folds`, and `nnjax predict` with the networks of a search."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs import assert_mistake, nnjax, read_json, succeed
+from sklearn.datasets import load_wine
+
+from nnjax import data
+
+pytestmark = pytest.mark.filterwarnings("ignore:search. trial .* is within noise")
+SPACE = ("--learning-rate", "1e-2..0.1:log", "--width", "2..4", "--activation", "relu,tanh")
+SMALL = ("--depth", "1", "--norm", "none", "--rungs", "1,3", "--population", "2", "--trials", "6", "--folds", "3")
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory):
+    """Return the file, the rows that the search has not seen, and the folder of a search with folds."""
+    folder = tmp_path_factory.mktemp("search")
+    frame = load_wine(as_frame=True).frame
+    frame["target"] = frame["target"].map({0: "x", 1: "y", 2: "z"})
+    frame.to_csv(folder / "wine.csv", index=False)
+    used = data.load(str(folder / "wine.csv"), target="target").lines - 2
+    test = frame.drop(index=used)
+    test.to_csv(folder / "test.csv", index=False)
+    succeed("search", folder / "wine.csv", "-t", "target", *SPACE, *SMALL, "--out", folder / "run", "--no-plots")
+    return folder / "wine.csv", test, folder / "run"
+
+
+def test_predictions_have_the_scores_of_the_search(wine, tmp_path):
+    file, test, run = wine
+    result = read_json(run / "result.json")
+    assert len(test) == 36
+    for option, scores in ((), result["test"]), (("--ensemble",), result["ensemble_test"]):
+        out = succeed("predict", run, file.with_name("test.csv"), "--out", tmp_path / "p.csv", *option).out
+        table = pd.read_csv(tmp_path / "p.csv")
+        probability = [table[f"p({label})"][i] for i, label in enumerate(test["target"])]
+        assert -np.log(probability).mean() == pytest.approx(scores["loss"], rel=1e-5)
+        assert f"on the 36 rows with target: accuracy {scores['accuracy']:.4f}" in out
+        assert table["epistemic"].max() > 0  # three networks, or more, are averaged
+
+
+def test_predict_refuses_changed_files_and_unfinished_searches(wine, tmp_path):
+    file, _, run = wine
+    run = shutil.copytree(run, tmp_path / "run")
+    assert_mistake(nnjax("predict", run, file, "--out", run / "search.csv"), "--out .* would overwrite")
+    (run / "report.html").unlink()  # predictions do not depend on it
+    assert "178 predictions written" in succeed("predict", run, file).out
+    shutil.copy(run / "table.json", run / "weights.safetensors")
+    assert_mistake(nnjax("predict", run, file), ".*weights.safetensors has changed since the search")
+    (run / "receipt.json").unlink()
+    assert_mistake(nnjax("predict", run, file), ".*is not finished.* continue with: nnjax search --resume")
+
+
+def test_the_score_of_a_trial_is_the_mean_over_its_folds(wine):
+    _, _, run = wine
+    table = pd.read_csv(run / "search.csv")
+    np.testing.assert_allclose(table["validation_loss"], table["score"], rtol=1e-6)
+    assert (table["validation_loss_sd"] > 0).all()
+    result = read_json(run / "result.json")
+    assert "142 training (in 3 folds), 36 test" in result["data"]
+    assert result["advantage"]["n"] == 3
+    assert any("each trial is the average of 3 networks" in note for note in result["notes"])
+
+
+def test_a_search_with_folds_is_verified_replayed_and_resumed(wine, tmp_path):
+    file, _, run = wine
+    assert re.search("verified .* bit for bit: the decisions on all 6 trials follow", succeed("verify", run).out)
+    table = pd.read_csv(run / "search.csv").set_index("trial")
+    last = table.index[-1]
+    assert f"score after 1 epoch: {table['score_1'][last]:.6g}" in succeed("replay", run, "--trial", last).out
+    copy = shutil.copytree(run, tmp_path / "run")
+    for name in ("search.csv", "receipt.json", "result.json"):
+        (copy / name).unlink()
+    succeed("search", "--resume", copy, "--no-plots")
+    assert (copy / "search.csv").read_bytes() == (run / "search.csv").read_bytes()
+    planned = succeed("search", file, "-t", "target", *SPACE, *SMALL, "--plan").out
+    assert re.search(r"trials +6 × 3 folds, \d+ decisions", planned)
+    assert re.search(r"members +6 all at the same time", planned)
+
+
+MISTAKES = {
+    ("--folds", "143"): "--folds 143: must be in 2 … 142, the number of rows without the test rows",
+    ("--folds", "1"): "--folds must be ≥ 2, got 1",
+    ("--folds", "3", "--seeds", "2"): "--seeds applies only without --folds, because each fold has its own seed",
+    ("--folds", "3", "--validation", "0.2"): "--validation applies only without --folds",
+}
+
+
+@pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))
+def test_mistakes_with_folds(wine, given, message):
+    assert_mistake(nnjax("search", wine[0], "-t", "target", *SPACE, *given), message)
+
+
+def test_ensemble_applies_only_to_a_search(tmp_path):
+    assert_mistake(nnjax("predict", tmp_path, "x.csv", "--ensemble"), "--ensemble applies only to a search")
