@@ -431,7 +431,7 @@ def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):
         ({"keep": 0.0}, ValueError, r"keep must be in \(0, 1\]"),
         ({"method": "grid"}, ValueError, "method"),
         ({"trials": 0}, ValueError, "trials must be ≥ 1"),
-        ({"score": "f1"}, ValueError, "loss, with a minus"),
+        ({"score": "f1"}, ValueError, r"\(loss\), with a minus"),
         ({"validation": None}, ValueError, "pass validation= or folds="),
         ({"callbacks": print}, TypeError, "callbacks must be a sequence"),
         ({"out": 5}, TypeError, "out must be a folder"),
