@@ -80,7 +80,7 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
 
 
 def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:
-    """Return the rows of a variant, which share the counts of operations and bytes and the limit."""
+    """Return the rows of a variant. All of them get the same operation count, byte count and limit."""
     limits = [median(m.samples) for m in measurements if m.contender.peer == LIMIT and m.samples]
     flops = max((m.setup.get("flops", 0) for m in measurements), default=0)
     bytes_ = max((m.setup.get("bytes", 0) for m in measurements), default=0)

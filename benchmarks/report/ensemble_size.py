@@ -22,7 +22,7 @@ def doubling_sizes(rows: Sequence[Row]) -> list[DoublingSize]:
     """Return, for each form of each peer, the ensemble size at which a step takes twice as long as for one network.
 
     Between the measured sizes, log time is interpolated linearly over log size. The result is infinity if no measured
-    size takes twice as long. Forms that were not measured with one member and other sizes are omitted.
+    size takes twice as long. Forms are omitted unless they were measured with one member and with another size.
     """
     shared = [row for row in find_rows(rows, case="ensemble") if "shared" in row.variant and row.samples]
     sizes = []

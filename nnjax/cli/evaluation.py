@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     member_scores: list[Scores] | None = None  # None for a single network
     left_out: Sequence[int] = ()  # members that diverged; their scores are NaN, and they are not averaged
     member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
-    uncertainty: Mapping[str, float] = {}  # mean total, aleatoric and epistemic (nats), or sd for regression
+    uncertainty: Mapping[str, float] = {}  # means over rows: total, aleatoric and epistemic (nats), or sd
 
 
 def evaluate(config: Config, prepared: Prepared, result: Result) -> Outcome:

@@ -45,8 +45,8 @@ def optcheck_command(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Kind of optimizer: optax, pair, triple, step, object, torch, holder (a function of the parameters) "
-            "or loop; see the documentation of optcheck.compare. Default: detected."
+            help="Kind of optimizer: optax, pair, triple, step, object, torch, holder (takes the parameters, returns "
+            "an optimizer) or loop; see the documentation of optcheck.compare. Default: detected."
         ),
     ] = None,
     init: Annotated[

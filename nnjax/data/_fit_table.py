@@ -43,8 +43,8 @@ def choose_task(
             example, row = _example(as_texts(values))
             raise ValueError(
                 f"column {name!r} holds {distinct} distinct {'dates' if values.dtype.kind == 'M' else 'texts'} in "
-                f"{len(values)} rows, for example {quote(example)} in {line(row)}; classes need more rows, and a "
-                "regression needs numbers"
+                f"{len(values)} rows, for example {quote(example)} in {line(row)}; as a target, classes "
+                "need more rows each, and a regression needs numbers"
             )
         return "classification", f"{name!r} holds text or booleans, {distinct} distinct values"
     if values.dtype.kind in "iu" and distinct <= min(MOST_CLASSES, max(2, len(values) / LEAST_IN_A_CLASS)):

@@ -69,7 +69,10 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
 
 
 def _joint(bias: str) -> Convention:
-    """Return the convention of an nnx cell with one matrix for all gates. The affine map named `bias` has the bias."""
+    """Return the convention of an nnx cell that has one matrix for all gates.
+
+    `bias` names the affine map that has the bias: "dense_i" or "dense_h".
+    """
     return renamed(
         {
             "w_x": ("dense_i/kernel", same, same),

@@ -293,7 +293,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         Args:
           X: (n, features) numbers.
           y: (n,) or (n, outputs) numbers.
-          sample_weight: (n,) weights of the losses and of the mean and deviation of y; None for equal weights.
+          sample_weight: (n,) weights of the losses and of the mean and standard deviation of y; None for equal weights.
 
         Raises:
           ValueError: if an argument is invalid, or if the training diverges.

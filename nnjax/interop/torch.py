@@ -230,7 +230,7 @@ def _norm_conventions(kind: str, inner: str) -> list[Convention]:
         ]
 
     def convention(names: Sequence[str]) -> Convention:
-        """Return the convention of `spectral_norm`. Inputs in v are reordered, because PyTorch puts channels first."""
+        """Return the convention of `spectral_norm`. PyTorch puts channels first, which reorders v."""
         w_name, u_name, v_name = names
         leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
 

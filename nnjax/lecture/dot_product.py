@@ -22,7 +22,7 @@ CAPTION = (
 
 
 def run():
-    """Compute a dot product by hand and by a layer, then rotate an input."""
+    """Compute a dot product by hand and with a layer, then rotate an input."""
     x = jnp.array([2.0, 1.0, 3.0, 1.5])
     w = jnp.array([1.0, -1.0, 0.5, 1.0])
     products = [x_i * w_i for x_i, w_i in zip(x, w, strict=True)]

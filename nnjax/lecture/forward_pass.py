@@ -25,7 +25,7 @@ CAPTION = (
 
 
 def run():
-    """Apply a network with two hidden layers, and compute the same by hand."""
+    """Apply a network with two hidden layers, and compute its output by hand."""
     net = nn.mlp([5, 4], 2)
     x = jnp.array([[1.0, -0.5, 2.0]])
     params, state = jax.jit(net.init)(jax.random.key(3), x)

@@ -78,7 +78,7 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
 
 
 def format_number(value: object) -> str:
-    """Return a string, number, or list or array of numbers as text for a table.
+    """Format a string, a number, or a list or array of numbers as text for a table.
 
     Raises:
       ValueError: for more than 12 numbers.

@@ -66,8 +66,8 @@ def compare(
         None if both are optimizers or names. Choose large values, because small ones can hide a difference. If
         `hparams` contains a learning_rate and both accept schedules, they are also compared with a learning rate that
         changes at every step.
-      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function of the
-        parameters) or "loop"; None to detect it.
+      kind: the kind of the candidate: "optax", "pair", "triple", "step", "object", "torch", "holder" (a function
+        that takes the parameters and returns an optimizer) or "loop"; None to detect it.
       init: function that returns the initial state of a step function, `init(params)`, or a tuple of initial values if
         there are several state arguments; "zeros" for zeros with the same structure as the parameters; None to use
         the function's attribute `init` if it has one, or else to try None, an empty dict and zeros.

@@ -1,4 +1,4 @@
-"""Define Adagrad, which divides a gradient by the root of the sum of all its squares."""
+"""Define Adagrad, which divides each gradient by the root of the sum of all squared gradients so far."""
 
 from typing import NamedTuple
 

@@ -76,9 +76,10 @@ def fit(
       run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
         which batches are read when they are needed; the result is bitwise the same. A memory-mapped x (`np.memmap`)
-        becomes a source. Validation data must be in memory, so with a source, `folds` validates only with
-        `validation=`. Or a generator or an iterable of batches, see `data.batches`; it is read in order, so such a
-        run needs steps= and cannot be resumed. None for a run without data.
+        becomes a source. Validation data must be in memory, so with a source, the members of `folds` are
+        validated only if `validation=` is passed. It may also be a generator or an iterable of batches (see
+        `data.batches`), which is read in order, so the run needs steps= and cannot be resumed. None for a run without
+        data.
       epochs: number of passes over the data; epoch e ends after ⌈e · n / batch_size⌉ steps. May be a fraction.
       steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.

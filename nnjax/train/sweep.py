@@ -66,7 +66,7 @@ def sweep(
     `fit(make_run(setting i), …, key=key)`.
 
     Args:
-      make_run: function `{"name": ()} -> Run`, which may also return any other `types.Trainable`.
+      make_run: function `{"name": number} -> Run`, which may also return any other `types.Trainable`.
       hyper: the values (settings,) of each hyper-parameter, by name. Setting i consists of the i-th values. See `grid`
         and `random_search`.
       data: see `fit`.
@@ -95,8 +95,9 @@ def sweep(
       `…_sd` are the standard deviations. Settings with a diverged member come last.
 
     Raises:
-      ValueError, TypeError: for data without validation=, names of other columns, and values of different lengths or
-        out of range (the message names the setting); and as raised by `fit`.
+      ValueError, TypeError: if data are passed without validation=, if a hyper-parameter has the name of another column
+        of the table, if values differ in length or are out of range (the message names the setting); and as raised by
+        `fit`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)

@@ -1,4 +1,4 @@
-"""Train one network, with functions for runs and initial states that ensembles and deep networks use, too."""
+"""Train one network. Ensembles and deep networks use the functions that make the run and the initial state."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Train one network, with functions for network, step and epochs that ensembles use, too."""
+"""Train one network. Ensembles use the functions for the network, the step and the epochs."""
 
 from functools import partial
 from typing import Any

@@ -165,7 +165,7 @@ def _with_hparams(formula: Formula, hparams: Mapping[str, Any]) -> Formula:
     values = {FORMULA_NAMES.get(name, name): value for name, value in hparams.items()}
     if unknown := values.keys() - set(formula.hyper._fields):
         raise NotAnOptimizerError(
-            f"optcheck: a reference by name does not take {', '.join(unknown)}; "
-            f"it takes {', '.join(formula.hyper._fields)}"
+            f"optcheck: a reference by name has no hyper-parameter {', '.join(unknown)}; "
+            f"pass only {', '.join(formula.hyper._fields)}"
         )
     return formula._replace(hyper=formula.hyper._replace(**values))

@@ -48,7 +48,7 @@ def gradient(params: PyTree, grads: PyTree, layout: Any) -> Any:
 
 
 def of_objective(role: str, params: PyTree, grads: PyTree, layout: Any) -> Any:
-    """Return f ("objective"), its "gradient" function, its "value" at θ_k, or the diagonal of its "hessian"."""
+    """Return what `role` names: f ("objective"), its gradient function, its value, or the diagonal of its Hessian."""
     if role == "objective":
         return objective(params, grads, lambda values: layout.unpack(values, params))
     if role == "gradient":

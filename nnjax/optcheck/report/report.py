@@ -122,7 +122,7 @@ class Report(NamedTuple):
         return json.dumps(_replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
     def github(self, file: str = "", line: int = 1) -> str:
-        """Return the result as an annotation of GitHub Actions at a line of a file, or "" if `ok` is True.
+        """Return the result as a GitHub Actions annotation for a line of a file, or "" if `ok` is True.
 
         Args:
           file: the path of the file with the candidate.

@@ -32,7 +32,8 @@ COMPENSATION = {  # hyper-parameters that can compensate for a different choice 
     "first_correction": ["learning_rate", "eps", "weight_decay"],
     "second_correction": ["learning_rate", "eps", "weight_decay"],
 }
-ROUGH, EXACT = 100, 12  # of every 100 rules fitted roughly, the closest 12 are fitted exactly
+ROUGH = 100  # pairs of choices that are fitted roughly at a time
+EXACT = 12  # of the rules that were fitted roughly, the closest ones that are fitted exactly
 LIBRARY_CHOICES = "library rules with one other choice"
 LIBRARIES, PAIRS = "library rules", "two other choices and other numbers"  # names of levels
 TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"

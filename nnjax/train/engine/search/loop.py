@@ -142,7 +142,7 @@ def _rescued(folder: Path | None, save: SavePosition, position: Position, steps:
     try:
         yield
     except Exception as error:
-        if folder is not None and jax.process_count() == 1:  # else saving would wait for the others
+        if folder is not None and jax.process_count() == 1:  # with several processes, saving would wait for the others
             save(position, steps, wait=True)
             error.add_note(
                 f"search: the trials before this error are saved in {folder}; the same call with resume=True continues"

@@ -124,7 +124,9 @@ def rank_correlations(groups: Sequence[Group]) -> list[float]:
 
 
 def spearman(first: np.ndarray, last: np.ndarray) -> float:
-    """Return the rank correlation of two scores over the trials that have both; NaN for fewer than 3.
+    """Return the rank correlation of two scores over the trials that have both.
+
+    It is NaN for fewer than 3 trials, or if one of the scores is the same for all of them.
 
     >>> from nnjax.train.engine.search.results import spearman
     >>> spearman(np.array([1.0, 2.0, 3.0, 9.0]), np.array([0.1, 0.3, 0.2, np.nan]))
