@@ -24,37 +24,33 @@ CAPTION = (
 
 def run():
     """Count operations for networks of growing width, and compare two gradients."""
-    x = jax.random.normal(jax.random.key(0), (16, 8))
-    y = jnp.ones((16, 1))
+    x, y = jax.random.normal(jax.random.key(0), (16, 8)), jnp.ones((16, 1))
 
     def network(width):
         net = nn.mlp([width, width], 1)
+        params, state = jax.jit(net.init)(jax.random.key(0), x)
 
         def loss(params):
-            prediction, _ = net.apply(params, ((),) * 6, x, train=False)
+            prediction, _ = net.apply(params, state, x, train=False)
             return losses.squared_error(prediction, y).mean()
 
-        return net, loss
+        return loss, params
 
     def costs(width):  # relative to a forward pass
-        net, loss = network(width)
-        params, _ = jax.eval_shape(net.init, jax.random.key(0), x)  # shapes are enough
-        size = sum(p.size for p in jax.tree.leaves(params))
+        loss, params = network(width)
         functions = loss, jax.grad(loss), jax.jacfwd(loss)
         forward, *gradients = (debug.count_flops(f, params).total for f in functions)
-        return size, *(cost / forward for cost in gradients)
+        return ravel_pytree(params)[0].size, *(cost / forward for cost in gradients)
 
-    net, loss = network(2)
-    params, _ = jax.jit(net.init)(jax.random.key(0), x)
-    backward, forward = (
-        ravel_pytree(jax.jit(derivative(loss))(params))[0]
-        for derivative in (jax.grad, jax.jacfwd)
-    )
+    loss, params = network(2)
+    backward, _ = ravel_pytree(jax.jit(jax.grad(loss))(params))
+    forward, _ = ravel_pytree(jax.jit(jax.jacfwd(loss))(params))
     table = [costs(width) for width in (2, 8, 32, 128)]
+    sizes, backward_costs, forward_costs = zip(*table, strict=True)
     numbers = {
-        "parameters": [size for size, _, _ in table],
-        "cost of back-propagation": [cost for _, cost, _ in table],
-        "cost of forward mode": [cost for _, _, cost in table],
+        "parameters": list(sizes),
+        "cost of back-propagation": list(backward_costs),
+        "cost of forward mode": list(forward_costs),
         "largest difference": abs(backward - forward).max(),
     }
     return numbers, (table, backward, forward)

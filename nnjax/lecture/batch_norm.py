@@ -27,8 +27,7 @@ CAPTION = (
 def run():
     """Send digits through eight layers with and without BatchNorm, and train both."""
     digits = data.load("digits").train
-    small = jax.nn.initializers.normal(0.1)
-    linear = nn.dense(64, bias=False, w_init=small)
+    linear = nn.dense(64, bias=False, w_init=jax.nn.initializers.normal(0.1))
 
     @partial(jax.jit, static_argnums=0)
     def experiment(layer):
@@ -43,8 +42,7 @@ def run():
 
         copies = start.params[0], start.state[0]
         _, outputs = jax.lax.scan(through, digits.x[:256], copies)
-        _, log = run.steps(start, digits, 100)
-        return outputs, log["loss"]
+        return outputs, run.steps(start, digits, 100)[1]["loss"]
 
     plain, plain_loss = experiment(nn.serial(linear))
     normed, normed_loss = experiment(nn.serial(linear, nn.batch_norm()))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax import losses, nn, optim
+from nnjax import losses, optim
 from nnjax.lecture.style import (
     BLUE,
     GREEN,
@@ -48,24 +48,23 @@ def descend(loss, start, optimizer, steps):
 
 def run():
     """Fit a line by gradient descent with three learning rates."""
-    x = jnp.array([[-0.5], [0.0], [1.0], [2.0]])
+    x = jnp.array([-0.5, 0.0, 1.0, 2.0])
     y = 1.5 * x - 1
-    net = nn.dense(1)
 
     def loss(theta):  # θ = (slope, offset)
-        params = {"w": theta[:1, None], "b": theta[1:]}
-        prediction, _ = net.apply(params, (), x, train=False)
-        return losses.squared_error(prediction, y).mean()
+        line = theta[0] * x + theta[1]
+        return losses.squared_error(line[:, None], y[:, None]).mean()
 
     start = jnp.array([-0.5, 0.5])
-    sizes = {"too small": 0.02, "right": 0.45, "too large": 1.02}  # in units of 2/L
     curvatures = np.linalg.eigvalsh(jax.jit(jax.hessian(loss))(start))
-    rates = 2 / curvatures.max() * jnp.array([*sizes.values()])
+    limit = 2 / curvatures.max()
+    sizes = {"too small": 0.02, "right": 0.45, "too large": 1.02}  # in units of the limit
+    rates = limit * jnp.array([*sizes.values()])
     paths = jax.vmap(lambda rate: descend(loss, start, optim.sgd(rate), 40))(rates)
     curves = jax.vmap(jax.vmap(loss))(paths)
     numbers = {
         "curvatures": curvatures,
-        "2/L": 2 / curvatures.max(),
+        "2/L": limit,
         "λ": rates,
         "loss at the start": curves[:, 0],
         "loss after 40 steps": curves[:, -1],

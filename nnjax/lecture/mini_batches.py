@@ -29,31 +29,29 @@ def run():
     """Compute the loss of each mini-batch, then train with and without mini-batches."""
     x = jax.random.normal(jax.random.key(0), (64, 1))
     y = 1.5 * x + 0.5 * jax.random.normal(jax.random.key(1), (64, 1))
-    net = nn.dense(1, bias=False)
 
     def loss(w, rows):
-        prediction, _ = net.apply({"w": jnp.full((1, 1), w)}, (), x[rows], train=False)
-        return losses.squared_error(prediction, y[rows]).mean()
+        return losses.squared_error(w * x[rows], y[rows]).mean()
 
     everything, ws = jnp.arange(64), jnp.linspace(0, 3, 101)
     batch = partial(data.batch_indices, jax.random.key(0), n=64, batch_size=4)
     epoch = jax.jit(jax.vmap(batch))(jnp.arange(16))  # (16, 4), each example once
     curves = jax.jit(jax.vmap(jax.vmap(loss, (0, None)), (None, 0)))(ws, epoch)
-    slope = jax.jit(jax.grad(loss))
-    slopes = jnp.array([slope(0.0, rows) for rows in epoch])
+    slopes = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(0.0, epoch)
 
     def true_loss(grads, updates, params):  # recorded in each step
         return loss(params["w"][0, 0], everything)
 
-    def train_with(**options):
+    def train_with(size):
+        net = nn.dense(1, bias=False, w_init=jax.nn.initializers.zeros)
+        options = {"batch_size": size, "step_metrics": (true_loss,)}
         run = train.Run(net, losses.squared_error, optim.sgd(0.05), **options)
-        start = run.init(jax.random.key(2), (x, y), params={"w": jnp.zeros((1, 1))})
+        start = run.init(jax.random.key(2), (x, y))
         return jax.jit(lambda ts: run.steps(ts, (x, y), 49)[1])(start)
 
-    rough = train_with(batch_size=4, step_metrics=(true_loss,))
-    exact = train_with(batch_size=None, step_metrics=(true_loss,))
+    rough, exact = train_with(4), train_with(None)
     numbers = {
-        "gradient at w = 0": slope(0.0, everything),
+        "gradient at w = 0": jax.grad(loss)(0.0, everything),
         "mean of 16 mini-batches": slopes.mean(),
         "smallest and largest": [slopes.min(), slopes.max()],
         "true loss after 3 epochs": rough["true_loss"][48],

@@ -43,8 +43,8 @@ def run():
 
         gradients = nn.paths(jax.grad(loss)(start.params)[1])  # gradients of the 50 blocks
         (biases,) = (g for path, g in gradients.items() if path.endswith("b"))
-        _, log = run.steps(start, digits, 300)
-        return jnp.sqrt(jnp.square(biases).sum(-1)), log["loss"]
+        norms = jnp.sqrt(jnp.square(biases).sum(-1))
+        return norms, run.steps(start, digits, 300)[1]["loss"]
 
     (norms, plain_loss), (skip_norms, skip_loss) = experiment(plain), experiment(skip)
     numbers = {

@@ -26,43 +26,37 @@ CAPTION = (
 
 def run():
     """Build networks of growing width by hand, and train networks of the same widths."""
-    x = jnp.linspace(0, 2 * jnp.pi, 257)[:, None]
+    x = jnp.linspace(-jnp.pi, jnp.pi, 257)[:, None]
     y = jnp.sin(x)
     widths = np.array([1, 2, 4, 8, 16, 32])
 
     def build(width):  # at each knot, another neuron becomes active and changes the slope
-        knots = np.linspace(0, 2 * np.pi, width + 1, dtype=np.float32)
+        knots = np.linspace(-np.pi, np.pi, width + 1, dtype=np.float32)
         slopes = np.diff(np.sin(knots)) / np.diff(knots)
+        bends = np.diff(slopes, prepend=0)[:, None]
         hidden = {"w": np.ones((1, width), np.float32), "b": -knots[:-1]}
-        output = {
-            "w": np.diff(slopes, prepend=0)[:, None],
-            "b": np.zeros(1, np.float32),
-        }
-        params = (), hidden, (), output
+        params = (), hidden, (), {"w": bends, "b": np.zeros(1, np.float32)}
         return nn.mlp([width], 1).apply(params, ((),) * 4, x, train=False)[0]
 
-    def training_error(width, key, activation):
-        # One program for all widths: it uses the first `width` of 32 neurons
+    def train_error(activation, width, key):  # uses the first `width` of 32 neurons
         net = nn.mlp([32], 1, widths=[width], activation=activation)
         run = train.Run(net, losses.squared_error, optim.adam(0.02), batch_size=None)
-        examples = x / 3 - 1, y
-        ts, _ = run.steps(run.init(key, examples), examples, 1000)
-        return abs(run.predict(ts.params, ts.state, examples[0]) - y).max()
+        ts, _ = run.steps(run.init(key, (x, y)), (x, y), 1000)
+        return abs(run.predict(ts.params, ts.state, x) - y).max()
 
     @partial(jax.jit, static_argnums=0)
-    def trained(activation):  # the median of five networks for each width
-        error = partial(training_error, activation=activation)
+    def median_errors(activation):  # five networks for each width, all in one program
+        error = jax.vmap(partial(train_error, activation), (None, 0))
         keys = jax.random.split(jax.random.key(0), 5)
-        errors = jax.vmap(jax.vmap(error, (None, 0)), (0, None))(widths, keys)
-        return jnp.median(errors, -1)
+        return jnp.median(jax.vmap(error, (0, None))(widths, keys), -1)
 
     built = [build(int(width)) for width in widths]
     numbers = {
         "width": widths,
         "bound h²/8": (2 * np.pi / widths) ** 2 / 8,
         "built by hand": [abs(net - y).max() for net in built],
-        "trained with ReLU": trained(jax.nn.relu),
-        "trained without ReLU": trained(lambda h: h),
+        "trained with ReLU": median_errors(jax.nn.relu),
+        "trained without ReLU": median_errors(lambda h: h),
     }
     return numbers, (x, built, numbers)
 

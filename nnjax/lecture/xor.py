@@ -29,17 +29,16 @@ def run():
 
     def perceptron(line):  # (w₁, w₂, b)
         params = {"w": line[:2, None], "b": line[2:]}, (), ()
-        neuron = nn.perceptron(nn.heaviside)
-        return neuron.apply(params, ((), (), ()), x, train=False)[0]
+        return nn.perceptron(nn.heaviside).apply(params, ((),) * 3, x, train=False)[0]
 
     values = jnp.linspace(-2, 2, 17)
     lines = jnp.stack(jnp.meshgrid(values, values, values), -1).reshape(-1, 3)
     right = (jax.vmap(perceptron)(lines) == y[None]).sum(-1)
 
+    net = nn.mlp([2], 1)
     hidden = {"w": jnp.ones((2, 2)), "b": jnp.array([0.0, -1.0])}
     output = {"w": jnp.array([[1.0], [-2.0]]), "b": jnp.zeros(1)}
-    net = nn.serial(nn.dense(2), jax.nn.relu, nn.dense(1))
-    answers, _ = net.apply((hidden, (), output), ((), (), ()), x, train=False)
+    answers, _ = net.apply(((), hidden, (), output), ((),) * 4, x, train=False)
     numbers = {
         "lines": len(lines),
         "corners right, at most": f"{right.max()} of 4",
