@@ -48,15 +48,16 @@ def test_the_bar_compiles_counts_epochs_and_fits_80_columns(monkeypatch):
 
 def test_defaults_of_a_regression():
     config = Config("")
-    classes, numbers = (with_defaults(config, task, 500) for task in ("classification", "regression"))
-    assert (classes.norm, classes.dropout, classes.epochs, classes.patience) == ("batch", 0.3, 40, None)
-    assert (numbers.activation, numbers.norm, numbers.dropout, numbers.weight_decay) == ("gelu", "layer", 0.0, 0.3)
+    classes, numbers = (with_defaults(config, task, 500, 5) for task in ("classification", "regression"))
+    assert (classes.norm, classes.dropout, classes.epochs, classes.weight_decay) == ("batch", 0.3, 40, None)
+    assert (numbers.activation, numbers.norm, numbers.dropout, numbers.patience) == ("gelu", "none", 0.0, None)
     assert numbers.epochs * 500 / config.batch_size >= 2000
-    assert numbers.patience >= numbers.epochs  # never stops, but keeps the best network
     assert with_defaults(config, "regression", 100_000).epochs == 40
+    decays = [with_defaults(config, "regression", n, 5).weight_decay for n in (100_000, 700, 500, 20)]
+    assert decays == [0.01, 0.71, 1.0, 6.0]  # 100 × features / examples, within a range
+    assert with_defaults(Config("", optimizer="lion"), "regression", 500, 5).weight_decay is None
     chosen = Config("", activation="tanh", norm="none", dropout=0.2, epochs=3, patience=2, weight_decay=0.5)
-    assert with_defaults(chosen, "regression", 500) == chosen
-    assert with_defaults(Config("", validation=0, optimizer="sgd"), "regression", 500).patience is None
+    assert with_defaults(chosen, "regression", 500, 5) == chosen
 
 
 def test_small_files_are_one_batch_and_not_endless():
@@ -140,7 +141,7 @@ def test_a_repeated_run_keeps_its_settings(tmp_path):
     np.savez(tmp_path / "t.npz", x=np.stack([x, np.sin(x)], 1), y=np.cos(x))
     saved = Config(str(tmp_path / "t.npz"), activation="relu", norm="batch", dropout=0.3, epochs=2)
     prepared = prepare(saved)
-    assert prepared.config.weight_decay == 0.3
+    assert prepared.config.weight_decay == 6.0
     assert prepare(saved, prepared.dataset.table).config == saved
 
 

@@ -46,6 +46,7 @@ SCHEDULES = ("constant", "cosine", "warmup-cosine", "linear")
 REGRESSION_METRICS: tuple[Metric, ...] = (metrics.r2, metrics.rmse)
 LEAST_STEPS = 2000  # default minimum number of steps for a regression; 40 epochs of a small file have fewer
 MOST_EPOCHS = 1000  # default maximum number of epochs for a regression
+DECAY, DECAY_RANGE = 100, (0.01, 6.0)  # default weight decay of a regression: DECAY × features / examples, within range
 WARMUP = 0.1  # fraction of the steps during which "warmup-cosine" increases the learning rate
 
 
@@ -116,28 +117,28 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
         check_kind(name, value, types[checks.one_of("settings", "name", name, types)])
 
 
-def with_defaults(config: Config, task: Task, n: int) -> Config:
+def with_defaults(config: Config, task: Task, n: int, features: int = 1) -> Config:
     """Replace None in the settings with the defaults that depend on the data.
 
-    By default, a regression has no dropout and no batch normalisation, because both add noise to its outputs. It takes
-    at least 40 epochs and `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. To limit overfitting, it has a smooth
-    activation and, with adamw, a stronger weight decay. With validation data, it keeps the network with the lowest
-    validation loss.
+    By default, a regression has a smooth activation, no dropout and no normalisation, because dropout and batch
+    statistics add noise to its outputs, and layer normalisation distorts functions of one or two features. It takes at
+    least `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. Its weight decay limits overfitting: it is
+    `DECAY` times the number of features per training example, within `DECAY_RANGE`.
 
     Args:
       config: the settings.
       task: the task of the data.
       n: number of training examples.
+      features: number of features.
     """
-    epochs = max(40, min(MOST_EPOCHS, math.ceil(LEAST_STEPS * config.batch_size / n)))
     if task == "classification":
         defaults: dict[str, Any] = {"activation": "relu", "norm": "batch", "dropout": 0.3, "epochs": 40}
     else:
-        defaults = {"activation": "gelu", "norm": "layer", "dropout": 0.0, "epochs": epochs}
+        epochs = max(40, min(MOST_EPOCHS, math.ceil(LEAST_STEPS * config.batch_size / n)))
+        defaults = {"activation": "gelu", "norm": "none", "dropout": 0.0, "epochs": epochs}
         if config.optimizer == "adamw":
-            defaults["weight_decay"] = 0.3
-        if config.validation > 0:  # too large to stop early, but the best network is kept
-            defaults["patience"] = max(1, math.ceil(epochs if config.epochs is None else config.epochs))
+            low, high = DECAY_RANGE
+            defaults["weight_decay"] = min(max(float(f"{DECAY * features / n:.2g}"), low), high)
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 

@@ -1,7 +1,7 @@
 """Write report.html, a self-contained page about a run with its settings, layers, scores and pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weight
         html_page.section("Pictures", html_page.pictures(figures)),
         html_page.columns(
             html_page.section("Network", _layers(subject)),
-            html_page.section("Settings", _settings(config, table.task, len(prepared.training.x))),
+            html_page.section("Settings", _settings(config, table.task, np.shape(prepared.training.x))),
         ),
         html_page.section("Reproduce", *_reproduce(path, subject, weights)),
     ]
@@ -191,12 +191,11 @@ def _layers(subject: Subject) -> str:
     return html_page.table(["layer", "output", "parameters"], rows, strong=[len(rows) - 1])
 
 
-def _settings(config: Config, task: Task, n: int) -> str:
-    """Return the HTML of a table of all settings that are not None. Those that differ from their defaults are bold."""
-    plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size, validation=config.validation)
-    defaults = asdict(with_defaults(plain, task, n))
+def _settings(config: Config, task: Task, shape: tuple[int, ...]) -> str:
+    """Return a table of all settings, given the shape of the training data. Those that are not defaults are bold."""
+    plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size)
+    defaults = asdict(with_defaults(plain, task, *shape))
     defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
-    defaults["patience"] = with_defaults(replace(plain, epochs=config.epochs), task, n).patience
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
     defaults |= {"learning_rate": LEARNING_RATES[config.optimizer], "strategy": platform_strategy()}

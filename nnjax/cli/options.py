@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nnjax.cli.config import ACTIVATIONS, LEARNING_RATES, LEAST_STEPS, MOST_EPOCHS, SCHEDULES, Config
+from nnjax.cli.config import (
+    ACTIVATIONS,
+    DECAY,
+    DECAY_RANGE,
+    LEARNING_RATES,
+    LEAST_STEPS,
+    MOST_EPOCHS,
+    SCHEDULES,
+    Config,
+)
 from nnjax.storage.paths import as_path
 
 DEFAULTS = Config("")
@@ -37,7 +46,10 @@ RATES = ", ".join(f"{rate:g} for {name}" for name, rate in LEARNING_RATES.items(
 LEARNING_RATE_HELP = f"Peak learning rate. Default: {RATES}."
 WIDTH_HELP = "Width of the hidden layers."
 DROPOUT_HELP = "Probability of dropping each hidden value. Default: 0.3; 0 for a regression."
-WEIGHT_DECAY_HELP = "Weight decay of adamw and lion. Default: 0.01; 0.3 for a regression with adamw."
+WEIGHT_DECAY_HELP = (
+    f"Weight decay of adamw and lion. Default: 0.01; for a regression with adamw, {DECAY} × features / training rows, "
+    f"from {DECAY_RANGE[0]:g} to {DECAY_RANGE[1]:g}."
+)
 LABEL_SMOOTHING_HELP = "Fraction of each label's probability that is spread evenly over all classes."
 
 Name = Annotated[
@@ -94,7 +106,7 @@ Activation = Annotated[
 ]
 Norm = Annotated[
     Literal["none", "batch", "layer"] | None,
-    option("Normalisation before each activation. Default: batch; layer for a regression.", NETWORK),
+    option("Normalisation before each activation. Default: batch; none for a regression.", NETWORK),
 ]
 Skip = Annotated[bool, option("Use residual blocks with skip connections.", NETWORK)]
 
@@ -118,7 +130,7 @@ Patience = Annotated[
     int | None,
     option(
         "Early stopping: stop after this many epochs without a lower validation loss and keep the best network. "
-        "Default: never stop; a regression keeps the best network.",
+        "Default: never stop.",
         TRAINING,
     ),
 ]

@@ -126,7 +126,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     for note in dataset.notes:
         say(escape(note))
     if repeated is None:
-        config = with_defaults(fit_batch(config, n), dataset.table.task, n)
+        config = with_defaults(fit_batch(config, n), dataset.table.task, n, features)
     run = with_defined_scores(make_run(config, table.task, table.outputs, n), held_out, table.task)
     if run.metrics == (metrics.rmse,):
         say("the target is constant in the validation rows, so validation R² is undefined")

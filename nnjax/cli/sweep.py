@@ -193,7 +193,7 @@ def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any], ro
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
     n = len(prepared.training.x) if rows is None else rows
-    config = with_defaults(replace(config, **numbers), table.task, n)
+    config = with_defaults(replace(config, **numbers), table.task, n, prepared.training.x.shape[1])
     return with_defined_scores(make_run(config, table.task, table.outputs, n, width), prepared.held_out, table.task)
 
 
