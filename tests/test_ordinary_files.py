@@ -293,7 +293,7 @@ def test_declared_missing_texts_and_rare_texts(tmp_path):
     loaded = data.load(path, target="t", categorical=["c"], na=["?"], missing="category")
     column = loaded.table.columns[0]
     assert len(column.categories) == 101
-    assert column.others
+    assert column.rare
     assert {"", "often"} <= set(column.categories)
     assert "?" not in column.categories
     assert loaded.table.gaps({"c": np.array(["new"], object), "a": np.ones(1)}) == []
@@ -359,7 +359,7 @@ def test_predict_reports_what_is_unknown_and_scores_what_is_known(tmp_path, monk
     assert_mistake(nnjax("predict", "run", "new.csv"), refusal)
     ended = with_warnings("predict", "run", "new.csv", "--keep", "id,y", "--decimal", ".")
     assert ended.code == 0, ended
-    assert "warning 2 of 40 rows have missing or unknown values, which are filled by averages" in ended.err
+    assert "warning 2 of 40 rows have missing or unknown values, which are filled with averages" in ended.err
     assert "column 'c': 'x' is not among the categories in training, u, v (line 5, 2 such rows in all)" in ended.err
     assert "y: R² " in ended.out
     written = pd.read_csv(tmp_path / "run" / "predictions.csv")
