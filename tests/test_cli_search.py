@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from sklearn.datasets import load_diabetes
 
 from nnjax import train
 from nnjax.cli import run_folder
+from nnjax.cli.config import Config
 from nnjax.cli.leaders import leaders_table
+from nnjax.cli.search_program import prepare_search
 from nnjax.cli.search_result import edges
 
 SMALL = (
@@ -55,7 +58,7 @@ def test_a_search_writes_all_trials_best_first(search):
     best = table.iloc[0]
     assert re.search(f"{best['learning_rate']:.4g} .* {best['score']:.4f} ", ended.out)
     assert "10 of 10 trials have ended  best score" in ended.err
-    assert re.findall("test scores of the (.*): loss ", ended.out) == ["best setting", "ensemble of 5"]
+    assert re.findall(r"test scores of the ([^(]*?)(?: \(.*\))?: loss ", ended.out) == ["best setting", "ensemble of 5"]
 
 
 def test_the_command_it_ends_with_trains_to_the_same_scores(search, tmp_path):
@@ -129,9 +132,16 @@ def test_the_report_has_scores_with_baseline_trials_and_commands(search):
     assert f"accuracy {result['test']['accuracy']:.4f}" in ended.out
     assert page.count(">stopped<") + page.count(">finished<") == 10
     (command,) = re.findall("best setting again with: (nnjax .*)", ended.out)
-    assert command in page
-    for text in ("--learning-rate", "1e-3..0.1:log", f"nnjax verify {path}", "0..0.4"):
-        assert text in page
+    words = re.sub("<[^>]*>", "", page)
+    for text in (
+        command,
+        "--learning-rate",
+        "1e-3..0.1:log",
+        f"nnjax verify {path}",
+        f"nnjax predict {path}",
+        "0..0.4",
+    ):
+        assert text in words
 
 
 def test_a_value_at_the_end_of_its_range_is_noted():
@@ -139,6 +149,13 @@ def test_a_value_at_the_end_of_its_range_is_noted():
     (note,) = edges({"learning_rate": 0.099, "dropout": 0.001}, space)
     assert note == "the best learning rate, 0.099, is near the upper end of its range 0.001..0.1; extend it"
     assert not list(edges({"learning_rate": 0.05, "dropout": 0.2}, space))
+
+
+def test_a_wide_range_without_log_is_noted(tmp_path):
+    given = ("search", "digits", "--dropout", "0..0.5", "--weight-decay", "1e-4..1e-1:log", "--rungs", "0.01,0.02")
+    assert "append :log" not in nnjax(*given).out
+    out = nnjax(*given, "--learning-rate", "1e-4..1e-1").out
+    assert "--learning-rate 1e-4..1e-1: 90 % of the trials get values above 0.01; append :log" in out
 
 
 def test_a_search_that_cannot_begin_leaves_no_folder(tmp_path):
@@ -201,3 +218,30 @@ def test_damaged_settings_are_named(search, tmp_path, change, message):
     settings = {k: v for k, v in read_json(search[0] / "search.json").items() if k not in run_folder.NOTES}
     run_folder.save_search(tmp_path, settings | change, {})
     assert_mistake(nnjax("search", "--resume", tmp_path), f".*search.json is damaged: .*{message}")
+
+
+def test_small_regressions_get_longer_rungs_and_smaller_batches(tmp_path, capsys):
+    pd.DataFrame({"x": np.sin(range(20, 40)), "y": np.sin(range(20))}).to_csv(tmp_path / "sine.csv", index=False)
+    searched = {
+        "learning_rate": "1e-3..0.1:log",
+        "width": "8",
+        "label_smoothing": "0",
+        "depth": "1",
+        "batch_size": "64",
+    }
+    own = {
+        "trials": 4,
+        "population": 2,
+        "rungs": None,
+        "method": "halving",
+        "keep_share": None,
+        "seeds": 1,
+        "folds": None,
+    }
+    settings = asdict(Config(str(tmp_path / "sine.csv"), target="y")) | searched | own
+    setup = prepare_search(settings, "map")
+    assert "14 rows for training" in capsys.readouterr().out
+    assert (setup.settings["rungs"], setup.request.rungs[-1]) == ("37,111,333,1000", 1000.0)
+    assert (setup.config.epochs, setup.config.batch_size) == (1000.0, 14)
+    assert prepare_search(settings | {"folds": 4}, "map").config.batch_size == 12
+    assert prepare_search(settings | {"rungs": "1,2"}, "map").config.epochs == 2

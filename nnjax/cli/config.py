@@ -98,7 +98,7 @@ SEARCH_SETTINGS = (
     SETTINGS
     | dict.fromkeys(SWEEPABLE, str | None)
     | dict.fromkeys(STRUCTURAL, str | None)
-    | {"trials": int, "population": int, "rungs": str, "method": str, "keep_share": float | None, "seeds": int}
+    | {"trials": int, "population": int, "rungs": str | None, "method": str, "keep_share": float | None, "seeds": int}
     | {"folds": int | None}
 )
 

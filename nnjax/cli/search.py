@@ -1,7 +1,7 @@
 """`nnjax search`: find the best settings, and stop bad ones early."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
-from nnjax.cli.config import Config
+from nnjax.cli.config import LEAST_STEPS, MOST_EPOCHS, Config
 from nnjax.cli.console import console, option_name, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.history import in_target_units
@@ -53,8 +53,13 @@ def search_command(
     trials: Annotated[int, o.option("Number of settings to try.", SEARCH)] = 256,
     population: Annotated[int, o.option("Number of settings that are trained at the same time.", SEARCH)] = 64,
     rungs: Annotated[
-        str, o.option("Epochs after which trials are compared. Training ends after the last.", SEARCH)
-    ] = "1,3,9,27",
+        str | None,
+        o.option(
+            "Epochs after which trials are compared. Training ends after the last. Default: 1,3,9,27, and more for a "
+            f"regression on few rows, so that the last is after {LEAST_STEPS} steps, but at most {MOST_EPOCHS} epochs.",
+            SEARCH,
+        ),
+    ] = None,
     method: Annotated[
         Literal["random", "halving", "hyperband", "pbt", "tpe"],
         o.option(
@@ -128,12 +133,10 @@ def search_command(
         check_resume(resume, out, saved=saved, written=fixed, finished=run_folder.is_finished(resume))
         settings = settings | saved
     _check_validation(written, settings["folds"])
-    request = parse_request(settings)
+    parse_request(settings)  # finds mistakes before anything is read
+    mesh = start_devices(members_of(settings), None)
+    settings, request, config, prepared = prepare_search(settings, settings["strategy"] or platform_strategy(mesh))
     own = {name: settings[name] for name in OWN}
-    mesh = start_devices(members_of(own), None)
-    settings["strategy"] = request.config.strategy or platform_strategy(mesh)
-    config = replace(request.config, strategy=settings["strategy"])
-    config, prepared = prepare_search(config, request, own)
     check_program(config, request, prepared, own)
     if plan:
         say(escape(plan_search(config, request, prepared, own, mesh)))
@@ -159,8 +162,8 @@ def search_command(
         save_settings(run_folder.create(path))
     say(
         f"{own['trials']:,} trials{describe_replicates(own)} of {', '.join(map(option_name, request.space))}, "
-        f"{own['population']} at a time, method {own['method']}, strategy {config.strategy}; the test rows are not "
-        f"used before the end; the folder is [bold]{escape(str(path))}[/]"
+        f"{own['population']} at a time, compared after {own['rungs']} epochs, method {own['method']}, strategy "
+        f"{config.strategy}; the test rows are not used before the end; the folder is [bold]{escape(str(path))}[/]"
     )
     with explain("search", path, save_settings), shown_leaders(own["trials"], list(request.space)) as show:
         if anyway:

@@ -5,17 +5,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from nnjax import train
-from nnjax.cli.config import Config, fit_batch
+from nnjax.cli.config import Config, fit_batch, with_defaults
+from nnjax.cli.console import say
 from nnjax.cli.prepare import Prepared, prepare, with_defined_scores
-from nnjax.cli.search_request import Request
+from nnjax.cli.search_request import Request, default_rungs, parse_request, wide_linear_ranges
 from nnjax.cli.sweep import make_swept_run
+from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.engine.search.decisions import Decisions, Scored, decide
 from nnjax.train.engine.search.draws import key_words
 from nnjax.train.engine.search.groups import GROUP_KEEP, group_rounds, split_space
@@ -32,7 +34,7 @@ def search_arguments(
     """Return the arguments that `train.search` and `train.replay_trial` share.
 
     Args:
-      config: the settings that are not searched, with the strategy; see `prepare_search`.
+      config: the settings that are not searched, with the strategy; see `SearchSetup`.
       request: the space and the rungs.
       prepared: the data.
       own: the settings of the search itself; see `search_request.OWN`.
@@ -58,22 +60,42 @@ def search_arguments(
     }
 
 
-def prepare_search(config: Config, request: Request, own: Mapping[str, Any]) -> tuple[Config, Prepared]:
-    """Load the data, without validation rows if there are folds, and fit the default batch size to the data.
+class SearchSetup(NamedTuple):
+    """A search that can begin."""
 
-    Returns:
-      The settings that are not searched, and the data.
+    settings: dict[str, Any]  # the content of SEARCH
+    request: Request
+    config: Config  # the settings that are not searched, with the strategy
+    prepared: Prepared  # the data, without validation rows if there are folds
+
+
+def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSetup:
+    """Load the data, and choose the default batch size and rungs, which depend on the number of rows.
+
+    Args:
+      settings: the content of SEARCH; the rungs may be None.
+      strategy: the strategy to use.
 
     Raises:
-      FileNotFoundError, ValueError: if the data cannot be read, or a split would leave a part empty.
+      FileNotFoundError, ValueError: if a setting is invalid, the data cannot be read, or a split would leave a part
+        empty.
     """
-    folds = own["folds"]
+    request, folds = parse_request(settings), settings["folds"]
+    for note in wide_linear_ranges(request):
+        say(f"[bold yellow]note[/] {note}")
+    config = replace(request.config, strategy=strategy)
     prepared = prepare(config if folds is None else replace(config, validation=0.0))
     n = len(prepared.training.x)
     if folds is not None and folds > n:
         raise ValueError(f"--folds {folds}: must be in 2 … {n}, the number of rows without the test rows")
     rows = n if folds is None else n - math.ceil(n / folds)
-    return config if "batch_size" in request.space else fit_batch(config, rows), prepared
+    searched = "batch_size" in request.space
+    config = config if searched else fit_batch(config, rows)
+    default = with_defaults(replace(config, epochs=None), prepared.dataset.table.task, rows).epochs
+    complete = {**settings, "strategy": strategy, "rungs": settings["rungs"] or default_rungs(default or 0)}
+    complete |= {} if searched else {"batch_size": str(config.batch_size)}
+    request = parse_request(complete)
+    return SearchSetup(complete, request, request.config, prepared)
 
 
 def make_folds(config: Config, prepared: Prepared, own: Mapping[str, Any]) -> train.Folds | None:

@@ -129,6 +129,11 @@ def _scores(result: SearchResult) -> list[str]:
         for name in SCORES
         if name in own
     ]
+    several = [name for name in own if name.startswith("r2(")]  # R² of each target, if there are several
+    rows += [
+        [f"R² of {name[3:-1]}", *(_number(scores.get(name)) for scores in (own, together, constant))]
+        for name in several
+    ]
     trials = ", ".join(map(str, result["ensemble"]))
     return [
         html_page.table(["score", "best", "ensemble", "baseline"], rows, strong=[0]),
@@ -161,7 +166,7 @@ def _fidelity(subject: SearchSubject) -> list[str]:
         parts.append(
             html_page.paragraph(
                 f"The best trial is better than the second by {d['difference']:.3g} [{d['low']:.3g}, {d['high']:.3g}] "
-                f"(95 %, {d['n']} seeds){noise}."
+                f"(95 %, {d['n']} {'folds' if subject.settings['folds'] else 'seeds'}){noise}."
             )
         )
     return parts + [html_page.paragraph(f"Note: {note}.") for note in result["notes"]]
@@ -193,9 +198,19 @@ def _own_settings(subject: SearchSubject) -> str:
 
 
 def _common_settings(subject: SearchSubject) -> str:
-    skipped = (*OWN, *subject.request.space, *run_folder.NOTES, "epochs", "members", "group", "save_every", "keep")
-    settings = {name: value for name, value in subject.settings.items() if name not in skipped and value is not None}
-    ordered = {name: settings[name] for name in ("data", *SWEEPABLE, *STRUCTURAL) if name in settings} | settings
+    settings = subject.settings
+    unused = [
+        "epochs",
+        "members",
+        "group",
+        "save_every",
+        "keep",
+        "skip",
+        *(["validation"] if settings["folds"] else []),
+    ]
+    skipped = (*OWN, *subject.request.space, *run_folder.NOTES, *unused)
+    common = {name: value for name, value in settings.items() if name not in skipped and value is not None}
+    ordered = {name: common[name] for name in ("data", *SWEEPABLE, *STRUCTURAL) if name in common} | common
     rows = [[option_name(name) if name != "data" else "data", str(value)] for name, value in ordered.items()]
     return html_page.table([], rows)
 

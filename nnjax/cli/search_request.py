@@ -1,7 +1,7 @@
 """Parse the command-line settings of a search into the search space, the rungs and the fixed settings."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from nnjax.train.space import Dimension
 OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds", "folds")  # the settings of the search itself
 
 
+RUNGS = "1,3,9,27"  # the default, unless a regression has few rows
+
+
 class Request(NamedTuple):
     """The parsed settings of a search."""
 
@@ -23,7 +26,7 @@ class Request(NamedTuple):
     ranges: dict[str, str]  # the searched settings as written on the command line, such as "0..0.5"
 
 
-def parse_request(settings: dict[str, Any]) -> Request:
+def parse_request(settings: Mapping[str, Any]) -> Request:
     """Parse the settings of a search.
 
     Args:
@@ -37,7 +40,7 @@ def parse_request(settings: dict[str, Any]) -> Request:
     constants = {name: v.numbers[0] for name, v in numbers.items() if v.constant}
     constants |= {name: values[0] for name, values in listed.items()}
     fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL)}
-    rungs = _parse_rungs(settings["rungs"])
+    rungs = _parse_rungs(settings["rungs"] or RUNGS)
     config = Config(**fixed | constants | {"epochs": rungs[-1]})
     space = {name: _dimension(name, v) for name, v in numbers.items() if not v.constant}
     space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
@@ -95,6 +98,31 @@ def _parse_list(name: str, text: str) -> list[Any]:
     except ValueError:
         raise ValueError(f"{option_name(name)} {text}: expected an integer, or a list of integers a,b,c") from None
     return list(dict.fromkeys(values))
+
+
+def wide_linear_ranges(request: Request) -> Iterator[str]:
+    """Yield a note for each range without :log that spans a factor of 100, because few trials get its small values."""
+    for name, dimension in request.space.items():
+        if dimension.kind == "uniform" and 0 < 100 * dimension.values[0] <= dimension.values[1]:
+            low, high = dimension.values
+            share = (high - high / 10) / (high - low)
+            yield (
+                f"{option_name(name)} {request.ranges[name]}: {100 * share:.0f} % of the trials get values above "
+                f"{high / 10:g}; append :log to draw each order of magnitude equally often"
+            )
+
+
+def default_rungs(epochs: float) -> str:
+    """Return the default rungs: RUNGS or, if `nnjax train` takes more than 40 epochs, these epochs and parts of them.
+
+    Args:
+      epochs: default number of epochs of `nnjax train` for the data.
+
+    >>> from nnjax.cli.search_request import default_rungs
+    >>> default_rungs(40), default_rungs(403)
+    ('1,3,9,27', '15,45,134,403')
+    """
+    return RUNGS if epochs <= 40 else ",".join(f"{round(epochs / part)}" for part in (27, 9, 3, 1))
 
 
 def _parse_rungs(text: str) -> tuple[float, ...]:

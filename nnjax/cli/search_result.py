@@ -1,6 +1,7 @@
 """Create, read and print the result of a search: the best setting, its test scores, and notes on the search."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,7 @@ def make_result(
         "ensemble": [member.trial for member in together.members],
         "ensemble_test": dict(_scores(prepared, best.run, together)),
         "notes": [
+            *_worse_than_constant(outcome.table[0]),
             *edges(best.settings, request.space),
             *_other_rows(own["folds"]),
             *_other_schedule(outcome.table[0]),
@@ -149,6 +151,8 @@ def print_result(result: SearchResult, table: Sequence[Mapping[str, Any]], *, re
             f"rank correlation of early scores with final scores, over the {finished} trials that have both: "
             f"{', '.join(correlations)}"
         )
+    elif result["rank_correlations"]:
+        say("fewer than 3 trials have all scores, so it is unknown whether early scores predict final scores")
     if (d := result["advantage"]) is not None and d["low"] > 0:  # otherwise, `train.search` has warned
         interval = f"[{d['low']:.3g}, {d['high']:.3g}] (95 %, n = {d['n']})"
         say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)}")
@@ -156,7 +160,7 @@ def print_result(result: SearchResult, table: Sequence[Mapping[str, Any]], *, re
         say(f"[bold yellow]note[/] {escape(note)}")
     rows = [
         ("test scores of the best setting", result["test"]),
-        (f"test scores of the ensemble of {MEMBERS}", result["ensemble_test"]),
+        (f"test scores of the {describe_members(result['ensemble'])}", result["ensemble_test"]),
         (result["baseline_prediction"], result["baseline"]),
     ]
     for label, scores in rows:
@@ -173,6 +177,17 @@ def _scores(prepared: Prepared, run: Any, selection: Selection) -> dict[str, flo
         run = replace(run, metrics=REGRESSION_METRICS)  # R² is removed if it is undefined in validation
     prediction = selection.predict(test.x)
     return with_target_scores(score_prediction(run, prediction, test), table, prediction, test)
+
+
+def describe_members(trials: Sequence[int]) -> str:
+    """Return the number of members of an ensemble, and how often it contains each trial.
+
+    >>> from nnjax.cli.search_result import describe_members
+    >>> describe_members([7, 2, 7, 7, 2])
+    'ensemble of 5 (3 × trial 7, 2 × trial 2)'
+    """
+    counts = [f"{count} × trial {trial}" for trial, count in Counter(trials).items()]
+    return f"ensemble of {len(trials)} ({', '.join(counts)})"
 
 
 def format_score(score: float) -> str:
@@ -221,6 +236,15 @@ def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from "
             "the beginning, so expect different scores; nnjax replay trains the same network again"
+        )
+
+
+def _worse_than_constant(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a note if a constant prediction has a lower validation error than the best trial."""
+    if row.get("validation_r2", 1.0) <= 0:
+        yield (
+            f"the best trial has a validation R² of {row['validation_r2']:.4f}, so the mean of the target would be a "
+            "better prediction; search more trials or longer --rungs, or other columns as features"
         )
 
 

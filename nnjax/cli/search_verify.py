@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,8 +55,7 @@ def open_search(path: Path) -> OpenSearch:
     receipt, subject = search_receipt.load_receipt(path), load_search(path)
     own = subject.settings
     mesh = start_devices(members_of(own), None)
-    config = replace(subject.request.config, strategy=own["strategy"])
-    config, prepared = prepare_search(config, subject.request, own)
+    _, _, config, prepared = prepare_search(own, own["strategy"])
     changes = differences(receipt["bits_depend_on"], search_receipt.bits_depend_on(own["strategy"], mesh))
     return OpenSearch(path, subject, receipt, config, prepared, mesh, changes)
 

@@ -30,6 +30,7 @@ MEANINGS = {  # options of other programs -> option with the same meaning
     "--layers": "--depth",
     "--num-layers": "--depth",
     "--epochs": "--rungs",  # for a search, which has no --epochs
+    "--members": "--seeds",  # for a sweep or a search, which have no --members
     "--iterations": "--epochs",
     "--iters": "--epochs",
     "--steps": "--epochs",
