@@ -199,16 +199,10 @@ def _own_settings(subject: SearchSubject) -> str:
 
 def _common_settings(subject: SearchSubject) -> str:
     settings = subject.settings
-    unused = [
-        "epochs",
-        "members",
-        "group",
-        "save_every",
-        "keep",
-        "skip",
-        *(["validation"] if settings["folds"] else []),
-    ]
-    skipped = (*OWN, *subject.request.space, *run_folder.NOTES, *unused)
+    unused = {"epochs", "members", "group", "save_every", "keep", "skip"} | (
+        {"validation"} if settings["folds"] else set()
+    )
+    skipped = {*OWN, *subject.request.space, *run_folder.NOTES} | unused
     common = {name: value for name, value in settings.items() if name not in skipped and value is not None}
     ordered = {name: common[name] for name in ("data", *SWEEPABLE, *STRUCTURAL) if name in common} | common
     rows = [[option_name(name) if name != "data" else "data", str(value)] for name, value in ordered.items()]
