@@ -102,6 +102,12 @@ def test_notes_on_convergence(history, note):
     assert re.search(note, text) if note else text == ""
 
 
+def test_a_small_rise_of_the_loss_of_few_rows_is_no_note():
+    history = losses(1, 0.5, *(0.5 + 0.005 * e for e in range(18)))  # rises by 17 %
+    assert describe_convergence(history, keeps_best=False, rows=30) == ""
+    assert "the network overfits" in describe_convergence(history, keeps_best=False, rows=300)
+
+
 def test_versions_short_forms_and_exit_codes():
     assert re.match(r"nnjax \S+\njax \S+\noptax \S+\n", succeed("--version").out)
     assert "Exit codes: 0 success" in succeed("--help").out

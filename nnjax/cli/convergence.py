@@ -14,12 +14,13 @@ FALLS = 0.03  # relative decrease in the tail above which the loss counts as fal
 EARLY, RISES = 0.5, 0.1
 
 
-def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool) -> str:
+def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bool, rows: int | None = None) -> str:
     """Return a warning if the validation loss still falls at the end or rose after its minimum, or "" if neither.
 
     Args:
       history: records of `train.fit`; losses of an ensemble are averaged over its members.
       keeps_best: True if the network with the lowest validation loss is kept.
+      rows: number of validation rows, because the loss of few rows also rises by chance; None for many.
 
     >>> from nnjax.cli.convergence import describe_convergence
     >>> falling = [{"epoch": e + 1.0, "validation_loss": 0.9**e} for e in range(10)]
@@ -41,7 +42,8 @@ def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bo
             f"epochs; train longer, as with --epochs {2 * end:g}"
         )
     rise = after / losses[best] - 1 if losses[best] > 0 else 0.0
-    if rise > RISES and epochs[best] <= EARLY * end:
+    by_chance = 0.0 if rows is None else (2 / rows) ** 0.5  # relative standard error of a mean of squared errors
+    if rise > max(RISES, by_chance) and epochs[best] <= EARLY * end:
         share = f"{rise:.0%}".replace("%", " %")
         remedy = "that network is kept" if keeps_best else "--patience keeps the best network"
         return (

@@ -11,7 +11,7 @@ import numpy as np
 from nnjax import nn
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.baseline import baseline
-from nnjax.cli.config import LEARNING_RATES, Config, with_defaults
+from nnjax.cli.config import LEARNING_RATES, Config, fit_batch, with_defaults
 from nnjax.cli.console import option_name, quote
 from nnjax.cli.pictures import Subject, describe
 from nnjax.data.table import Task
@@ -22,7 +22,7 @@ from nnjax.train.engine.ensemble import platform_strategy
 MOST_CLASSES = 100  # maximum number of rows in the table of recalls
 CAPTIONS = {
     "curves": "Loss and score after each epoch. If the validation loss rises while the training loss falls, the "
-    "network overfits: fewer epochs, more dropout, or --patience. If both still fall at the end, train longer.",
+    "network overfits: more --weight-decay or --dropout, or --patience. If both still fall at the end, train longer.",
     "confusion": "The true and the predicted class of each test row. The mistakes are off the diagonal.",
     "reliability": "The accuracy at each predicted probability. Points below the diagonal are overconfident. The bars "
     "below count the test rows; few rows make wide intervals.",
@@ -79,12 +79,13 @@ def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weight
     kinds = ["training", *(["validation"] if prepared.held_out is not None else []), "test"]
     split = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, kinds, strict=True))
     features = np.shape(prepared.training.x)[1]
+    noun = "feature" if features == 1 else "features"
     figures = [(name, png, CAPTIONS.get(name.rstrip("_0123456789"), name)) for name, png in drawn.items()]
     body = [
         html_page.header(
             title,
             describe(config, outcome.scores),
-            f"{table.task.capitalize()} ({prepared.dataset.why}): rows {split}; {features} features.",
+            f"{table.task.capitalize()} ({prepared.dataset.why}): rows {split}; {features} {noun}.",
         ),
         html_page.columns(
             html_page.section("Test scores", *_scores(subject)),
@@ -195,7 +196,7 @@ def _settings(config: Config, task: Task, shape: tuple[int, ...]) -> str:
     """Return a table of all settings, given the shape of the training data. Those that are not defaults are bold."""
     plain = Config("", optimizer=config.optimizer, batch_size=config.batch_size)
     defaults = asdict(with_defaults(plain, task, *shape))
-    defaults |= {"optimizer": Config("").optimizer, "batch_size": Config("").batch_size}
+    defaults |= {"optimizer": Config("").optimizer, "batch_size": fit_batch(Config(""), shape[0]).batch_size}
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     settings.setdefault("learning_rate", LEARNING_RATES[config.optimizer])
     defaults |= {"learning_rate": LEARNING_RATES[config.optimizer], "strategy": platform_strategy()}

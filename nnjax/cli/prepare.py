@@ -119,7 +119,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
     say(
         f"{table.task} ({escape(dataset.why)}): {n:,} rows for training, "
         f"{0 if held_out is None else len(held_out.x):,} for validation, {len(dataset.test.x):,} for the test, "
-        f"{features} features"
+        f"{features} {'feature' if features == 1 else 'features'}"
     )
     if config.task is None and table.target_kind == "number" and len(table.classes) > 2:
         say(escape(f"the integers in {table.target!r} count as classes; --task regression predicts numbers"))

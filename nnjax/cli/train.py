@@ -199,7 +199,8 @@ def _finish(
         report.print_divergence(path, result)
     else:
         report.print_early_stopping(result, config)
-        if note := describe_convergence(result.history, keeps_best=config.patience is not None):
+        rows = None if prepared.held_out is None else len(prepared.held_out.x)
+        if note := describe_convergence(result.history, keeps_best=config.patience is not None, rows=rows):
             say(f"[bold yellow]note[/] {note}")
     report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
