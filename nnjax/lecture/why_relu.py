@@ -24,8 +24,7 @@ CAPTION = (
 def run():
     """Train a network with and without ReLU, and multiply the matrices of the latter."""
     x = jax.random.uniform(jax.random.key(0), (300, 2), minval=-1.5, maxval=1.5)
-    centre = jnp.array([[0.6, 0.4]])
-    y = (jnp.square(x - centre).sum(-1) < 1).astype(jnp.int32)  # inside a circle?
+    y = jnp.int32((x[:, 0] - 0.6) ** 2 + (x[:, 1] - 0.4) ** 2 < 1)  # inside a circle?
     side = jnp.linspace(-1.5, 1.5, 61)
     grid = jnp.stack(jnp.meshgrid(side, side), -1).reshape(-1, 2)
 
