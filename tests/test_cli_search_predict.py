@@ -26,7 +26,8 @@ def wine(tmp_path_factory):
     used = data.load(str(folder / "wine.csv"), target="target").lines - 2
     test = frame.drop(index=used)
     test.to_csv(folder / "test.csv", index=False)
-    succeed("search", folder / "wine.csv", "-t", "target", *SPACE, *SMALL, "--out", folder / "run", "--no-plots")
+    given = ("-t", "target", *SPACE, *SMALL, "--out", folder / "run", "--no-plots")
+    (folder / "out.txt").write_text(succeed("search", folder / "wine.csv", *given).out)
     return folder / "wine.csv", test, folder / "run"
 
 
@@ -60,6 +61,8 @@ def test_the_score_of_a_trial_is_the_mean_over_its_folds(wine):
     table = pd.read_csv(run / "search.csv")
     np.testing.assert_allclose(table["validation_loss"], table["score"], rtol=1e-6)
     assert (table["validation_loss_sd"] > 0).all()
+    best, printed = table.iloc[0], (run.parent / "out.txt").read_text()
+    assert f"{best['score']:.4f} ± {best['validation_loss_sd']:.3f}" in printed  # fewer digits in a narrow terminal
     result = read_json(run / "result.json")
     assert "142 training (in 3 folds), 36 test" in result["data"]
     assert result["advantage"]["n"] == 3

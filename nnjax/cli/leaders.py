@@ -38,13 +38,15 @@ def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str
 
 def _grid(table: Sequence[Record], names: Sequence[str], caption: str, *, digits: int) -> Grid:
     scores = [name for name in SCORES if table and name in table[0]]
+    spread = "validation_nll_sd" if "label_smoothing" in names else "validation_loss_sd"  # over seeds or folds
     grid = Grid(header_style="bold", caption=caption)
     shown = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
     for name in ["trial", *names, "epochs", "score", *shown]:
         grid.add_column(name.replace("_", " "), justify="right")
     for row in table:
         cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        numbers = [f"{row['epochs']:g}", _score(row["score"]), *(f"{row[name]:.4f}" for name in scores)]
+        sd = f" ± {row[spread]:.{digits}f}" if spread in row else ""
+        numbers = [f"{row['epochs']:g}", _score(row["score"]) + sd, *(f"{row[name]:.4f}" for name in scores)]
         grid.add_row(str(row["trial"]), *cells, *numbers)
     return grid
 

@@ -109,6 +109,7 @@ def make_result(
             *edges(best.settings, request.space),
             *_other_rows(own["folds"]),
             *_other_schedule(outcome.table[0]),
+            *_other_epoch(best.epochs, request.rungs[-1], own["folds"]),
             *_cautions(scores, dataset),
         ],
         "command": _command(config, best, own["seeds"]),
@@ -221,6 +222,15 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
                 f"the best {name.replace('_', ' ')}, {settings[name]:.4g}, is near the {end} end of its range "
                 f"{low:g}..{high:g}; extend it"
             )
+
+
+def _other_epoch(epochs: float, last: float, folds: int | None) -> Iterator[str]:
+    """Yield a note if the command, which validates after each epoch, may keep the network of a different epoch."""
+    if epochs < last and folds is None:
+        yield (
+            f"the best network is from epoch {epochs:g}, a rung before the last; the command keeps the network of its "
+            "best epoch, so its scores may be slightly different"
+        )
 
 
 def _cautions(scores: Mapping[str, float], dataset: Dataset) -> Iterator[str]:
