@@ -42,7 +42,7 @@ def _grid(table: Sequence[Record], names: Sequence[str], caption: str, *, digits
     grid = Grid(header_style="bold", caption=caption)
     shown = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
     for name in ["trial", *names, "epochs", "score", *shown]:
-        grid.add_column(name.replace("_", " "), justify="right")
+        grid.add_column(name.replace("_", " "), justify="right", no_wrap=name == "score")
     for row in table:
         cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
         sd = f" ± {row[spread]:.{digits}f}" if spread in row else ""
