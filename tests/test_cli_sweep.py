@@ -198,7 +198,7 @@ def test_random_settings_of_a_regression_and_one_picture_for_one_hyper_parameter
     np.testing.assert_allclose(table["validation_rmse"], std * np.sqrt(table["validation_loss"]), rtol=0.1)
     assert (tmp_path / "run" / "weight_decay.png").exists()
     assert "the best 10 of 12; all are in sweep.csv" in ended.out
-    assert "validation r2" in ended.out
+    assert "validation R²" in ended.out
 
 
 def test_a_sweep_whose_settings_all_diverge_says_so(tmp_path):

@@ -128,7 +128,8 @@ def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
         kind, least = ("", "") if width <= WIDE else (" class=wide", f' style="min-width: {width // 2}px"')
         (wide if kind else figures).append(
             f'<figure id="{escape(name)}"{kind}>\n<div class="scroll"><img src="{source}" alt="{escape(caption)}" '
-            f'width="{width}" height="{height}"{least}></div>\n<figcaption>{escape(caption)}</figcaption>\n</figure>'
+            f'width="{width}" height="{height}"{least}></div>\n'
+            f"<figcaption>{_keep_words(caption)}</figcaption>\n</figure>"
         )
     return '<div class="pictures">\n' + "\n".join(figures + wide) + "\n</div>" if figures or wide else ""
 

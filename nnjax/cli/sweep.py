@@ -33,7 +33,7 @@ from nnjax.cli.prepare import (
 )
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, written_settings
-from nnjax.cli.sweep_report import SweepSubject, draw_sweep
+from nnjax.cli.sweep_report import SweepSubject, column_heading, draw_sweep
 from nnjax.storage.atomic_write import write_records
 from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.engine.options import Record
@@ -257,7 +257,7 @@ def _print_table(table: list[Record], names: list[str], score: str, seeds: int) 
     diverged = ["diverged"] if any(row["diverged"] for row in table) else []
     grid = Grid(header_style="bold")
     for name in [*names, *scores, *diverged]:
-        grid.add_column(name.replace("_", " "), justify="right")
+        grid.add_column(column_heading(name), justify="right")
     for row in table[:ROWS_PRINTED]:
         cells = [f"{row[name]:.4g}" for name in names]
         cells += [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else "") for name in scores]

@@ -26,6 +26,11 @@ class SweepSubject(NamedTuple):
     seeds: int
 
 
+def column_heading(name: str) -> str:
+    """Return the heading of a column, such as "validation R²" for "validation_r2"."""
+    return name.replace("_", " ").replace(" r2", " R²")
+
+
 def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
     """Draw a picture for each pair of swept hyper-parameters, or for the only one, and write report.html.
 
@@ -63,7 +68,7 @@ def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> by
         cells = [f"{row[name]:.4g}" for name in swept]
         cells += [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else "") for name in scores]
         rows.append([*cells, "diverged" if row.get("diverged", 0) else ""])
-    header = [*(option_name(name) for name in swept), *(name.replace("_", " ") for name in scores), ""]
+    header = [*(option_name(name) for name in swept), *map(column_heading, scores), ""]
     captions = "Each point is a setting; the star has the lowest score. If the star is at the edge, extend the range."
     body = [
         html_page.header(f"Sweep of {', '.join(map(option_name, swept))} on {name}", describe_sweep(subject)),
