@@ -115,9 +115,9 @@ def test_a_file_without_a_name_is_audited(mine):
     ended = nnjax("optcheck", mine)
     assert ended.code == 2, ended
     rows = {line.split()[0]: line for line in ended.out.splitlines()}
-    assert rows["averaged"].endswith("  momentum")  # with a learning rate of 1e-4
+    assert rows["averaged"].endswith("  momentum; λ = 0.0001, μ = 0.9")
     assert "unknown" in rows["cubic"]
-    assert rows["momentum"].endswith("  momentum")
+    assert rows["momentum"].endswith("  momentum; λ = 0.001, μ = 0.9")
 
 
 def test_a_loop_in_compiled_code_ends_the_command(mine, tmp_path):

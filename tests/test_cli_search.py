@@ -243,9 +243,5 @@ def test_small_regressions_get_longer_rungs_and_smaller_batches(tmp_path, capsys
     assert "14 rows for training" in capsys.readouterr().out
     assert (setup.settings["rungs"], setup.request.rungs[-1]) == ("37,111,333,1000", 1000.0)
     assert (setup.config.epochs, setup.config.batch_size) == (1000.0, 14)
-    assert (setup.settings["activation"], setup.settings["norm"]) == (
-        "gelu",
-        "none",
-    )
     assert prepare_search(settings | {"folds": 4}, "map").config.batch_size == 12
     assert prepare_search(settings | {"rungs": "1,2"}, "map").config.epochs == 2

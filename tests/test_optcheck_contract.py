@@ -327,10 +327,10 @@ def fails(g, p):
 
 ALL = "grads/layer/b, grads/layer/w, grads/temperature"
 WRONG = {  # (optimizer, rule, where, part of what it got, part of the remedy)
-    "fails": (stepping(fails), "eager", "", "ValueError: no such luck", "by hand"),
+    "fails": (stepping(fails), "eager", "", "ValueError: no such luck", "see the"),
     "lacks an update": (pair(lacks_one), "updates", "temperature", "nothing", "one array for each"),
     "wide": (stepping(lambda g, p: jnp.atleast_1d(-g)), "updates", "temperature", "float32[1]", "one array for each"),
-    "signs": (stepping(lambda g, p: jnp.sign(g).astype("int8")), "updates", "layer/b", "int8[3] (and 2 more)", "cast"),
+    "signs": (stepping(lambda g, p: jnp.sign(g).astype("int8")), "updates", "layer/b", "int8[3] (and 2 more)", "dtype"),
     "counts in float": (state_becomes(0, lambda t: t + 1.0), "state", "t", "float32[] weakly typed", "in init"),
     "weak": (state_becomes(0, lambda t: t + jnp.int32(1)), "state", "t", "int32[]", "jnp.int32"),
     "strong": (state_becomes(jnp.int32(0), lambda t: 0), "state", "t", "int32[] weakly typed", "jnp.int32"),
@@ -344,7 +344,7 @@ WRONG = {  # (optimizer, rule, where, part of what it got, part of the remedy)
     "range": (counted(loops), "jit", "", "TracerIntegerConversionError", "lax.fori_loop"),
     "mask": (stepping(lambda g, p: -g * p[p > 0].sum()), "jit", "", "NonConcreteBooleanIndexError", "jnp.where"),
     "tracers": (stepping(is_other_when_traced), "jit", "layer/b", "at step 1 under jit", "through jnp functions"),
-    "callback": (stepping(calls_back), "jax.vmap", "", "NotImplementedError", "by hand"),
+    "callback": (stepping(calls_back), "jax.vmap", "", "NotImplementedError", "see the"),
     "closure": (frozen_closure(), "frozen under jit", "layer/b", "at step 2 under jit", "put them into the state"),
     "cache": (cached_constant(), "leaked tracer", "", "UnexpectedTracerError", "closures or caches"),
     "noise": (noisy(), "not deterministic", "layer/b", "different updates", "a key in the state"),
@@ -353,12 +353,18 @@ WRONG = {  # (optimizer, rule, where, part of what it got, part of the remedy)
     "changes grads": (pair(changes_grads), "mutation", "grads/layer/b, grads/layer/w", "changed", "new containers"),
     "changes arrays": (stepping(changes_arrays), "mutation", ALL, "changed", "new containers"),
     "object changes arrays": (ChangesGrads(), "mutation", ALL, "changed", "new containers"),
-    "object widens": (Widens(), "updates", "layer/b", "float64[3] (and 2 more)", "cast"),
-    "None": (pair(lacks_none), "None leaves", "", "TypeError: bad operand", "by hand"),
-    "max of nothing": (stepping(lambda g, p: -g * jnp.max(p)), "empty leaves", "", "ValueError: zero-size", "by hand"),
+    "object widens": (Widens(), "updates", "layer/b", "float64[3] (and 2 more)", "dtype"),
+    "None": (pair(lacks_none), "None leaves", "", "TypeError: bad operand", "see the"),
+    "max of nothing": (stepping(lambda g, p: -g * jnp.max(p)), "empty leaves", "", "ValueError: zero-size", "see the"),
     "mean of nothing": (pair(mean_of_all), "empty leaves", "layer/b", "NaN", "from means"),
-    "wide rate": (stepping(lambda g, p: -g * jnp.float32(0.1)), "bfloat16", "layer/b", "updates of float32[3]", "cast"),
-    "one dtype": (pair(one_dtype), "mixed dtypes", "temperature", "updates of bfloat16[]", "cast"),
+    "wide rate": (
+        stepping(lambda g, p: -g * jnp.float32(0.1)),
+        "bfloat16",
+        "layer/b",
+        "updates of float32[3]",
+        "dtype",
+    ),
+    "one dtype": (pair(one_dtype), "mixed dtypes", "temperature", "updates of bfloat16[]", "dtype"),
     "norm": (stepping(lambda g, p: -g / jnp.linalg.norm(g)), "NaN spreads", "layer/w", "NaN", "leaf by leaf"),
 }
 

@@ -109,7 +109,13 @@ def decay_in_a_loop():
     return lambda params: jax.tree.map(jnp.zeros_like, params), update
 
 
+def padam(m_hat, v_hat, t, p, m, v):
+    """The fourth root."""
+    return m_hat / (v_hat**0.25 + EPS)
+
+
 MORE_WRONG = {
+    "fourth root": Case(adam(padam), ADAM, ids("root-twice")),
     "decay inside the root": Case(adam(lambda m, v, t, p, *_: (m + WEIGHT_DECAY * p) / (jnp.sqrt(v) + EPS)), ADAMW,
         ids("decay-preconditioned")),
     "no correction of AdaBelief's s": Case(rule(adabelief, "m", "s"), "optax.adabelief", ids("second_correction-none")),
@@ -197,11 +203,6 @@ def three_velocities(g, p, t, a, b):
     return -LR * (g + a + b) / 3, {"a": a, "b": b}
 
 
-def padam(m_hat, v_hat, t, p, m, v):
-    """The fourth root."""
-    return m_hat / (v_hat**0.25 + EPS)
-
-
 def adafactor(g, p, t, row, column):
     """Store only the means of rows and columns of matrices."""
     b, squared = 1 - t**-0.8, g * g + 1e-30
@@ -217,6 +218,5 @@ def adafactor(g, p, t, row, column):
 MORE_UNKNOWN = {
     "cautious": Case(adam(cautious), ADAM, ids()),
     "three velocities": Case(rule(three_velocities, "a", "b"), "momentum", ids()),
-    "fourth root": Case(adam(padam), ADAM, ids()),
     "Adafactor": Case(rule(adafactor, "row", "column"), RMSPROP, ids()),
 }

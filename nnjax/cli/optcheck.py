@@ -21,7 +21,7 @@ def optcheck_command(
         typer.Argument(
             metavar="MODULE:NAME",
             help="The optimizer: package.module:my_adam or path/file.py:my_adam. Without :my_adam, all optimizers "
-            "in the module or file are identified.",
+            "in the module, package, file or folder are identified.",
         ),
     ],
     against: Annotated[

@@ -76,7 +76,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     seconds = max(request["end"] - time.time(), 0.1)
     place, _, name = request["candidate"].rpartition(":")
     if request["candidate"].endswith(".py") or not place:
-        audit = optcheck.audit(o.path(request["candidate"]) if request["candidate"].endswith(".py") else name)
+        is_path = request["candidate"].endswith(".py") or Path(request["candidate"]).is_dir()
+        audit = optcheck.audit(o.path(request["candidate"]) if is_path else name)
         return {"text": str(audit), "exit_code": audit.exit_code, "json": audit.to_json(), "github": audit.github()}
     module, candidate = load(request["candidate"])
     init = request["init"]

@@ -70,7 +70,7 @@ class SearchSetup(NamedTuple):
 
 
 def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSetup:
-    """Load the data, and choose the default batch size, rungs and network, which depend on the data.
+    """Load the data, and choose the default batch size and rungs, which depend on the number of rows.
 
     Args:
       settings: the content of SEARCH; the rungs may be None.
@@ -91,9 +91,8 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
     rows = n if folds is None else n - math.ceil(n / folds)
     searched = "batch_size" in request.space
     config = config if searched else fit_batch(config, rows)
-    default = with_defaults(replace(config, epochs=None), prepared.dataset.table.task, rows)
-    complete = {**settings, "strategy": strategy, "rungs": settings["rungs"] or default_rungs(default.epochs or 0)}
-    complete |= {name: settings[name] or getattr(default, name) for name in ("activation", "norm")}
+    default = with_defaults(replace(config, epochs=None), prepared.dataset.table.task, rows).epochs
+    complete = {**settings, "strategy": strategy, "rungs": settings["rungs"] or default_rungs(default or 0)}
     complete |= {} if searched else {"batch_size": str(config.batch_size)}
     request = parse_request(complete)
     return SearchSetup(complete, request, request.config, prepared)

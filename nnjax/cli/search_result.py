@@ -13,7 +13,7 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import run_folder
 from nnjax.cli.baseline import baseline
-from nnjax.cli.config import REGRESSION_METRICS, Config, with_defaults
+from nnjax.cli.config import REGRESSION_METRICS, Config
 from nnjax.cli.console import say
 from nnjax.cli.evaluation import score_prediction, with_target_scores
 from nnjax.cli.prepare import Prepared
@@ -22,7 +22,6 @@ from nnjax.cli.run_folder import Scores
 from nnjax.cli.search_request import Request
 from nnjax.cli.sweep import shortest_number, train_command_of
 from nnjax.data import Dataset
-from nnjax.data.table import Task
 from nnjax.storage.json_file import check_kind, read_json
 from nnjax.train.engine.search.selection import Selection
 from nnjax.train.space import Dimension, unit_of
@@ -113,7 +112,7 @@ def make_result(
             *_other_epoch(best.epochs, request.rungs[-1], own["folds"]),
             *_cautions(scores, dataset),
         ],
-        "command": _command(_without_defaults(config, dataset.table.task), best, own["seeds"]),
+        "command": _command(config, best, own["seeds"]),
     }
     return result
 
@@ -267,14 +266,6 @@ def _other_rows(folds: int | None) -> Iterator[str]:
             "trains a single network with its own validation rows, so expect different scores; nnjax replay trains the "
             "same networks again"
         )
-
-
-def _without_defaults(config: Config, task: Task) -> Config:
-    """Replace the activation and the normalisation by None if they are the defaults of the task."""
-    default = with_defaults(Config(config.data), task, 1)
-    activation = None if config.activation == default.activation else config.activation
-    norm = None if config.norm == default.norm else config.norm
-    return replace(config, activation=activation, norm=norm)
 
 
 def _command(config: Config, best: Any, seeds: int) -> str:

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +20,10 @@ from nnjax.optcheck.report.github import annotation
 from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.by_dimensions import identify_by_dimensions
 from nnjax.optcheck.search.causes import Cause, causes_of
 from nnjax.optcheck.search.diagnosis import target_of
-from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.search.rule_search import Budget
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import gradient_script
 from nnjax.optcheck.trace.traces import trace
@@ -38,7 +40,9 @@ class Finding(NamedTuple):
     rule: str = ""  # the nearest library rule; "" if the formula is unknown or if there is a problem
     causes: tuple[Cause, ...] = ()  # differences from that rule, except in hyper-parameters
     equations: tuple[str, ...] = ()
+    numbers: str = ""  # the hyper-parameters, such as "λ = 0.001"
     problem: str = ""  # the error that ended the check; "" if there was none
+    file: str = ""  # the file that defines it; "" if unknown
 
     @property
     def verdict(self) -> str:
@@ -47,7 +51,8 @@ class Finding(NamedTuple):
             return self.problem
         if not self.rule:
             return "unknown rule"
-        return f"{self.rule}, but {', '.join(cause.id for cause in self.causes)}" if self.causes else self.rule
+        causes = f", but {', '.join(cause.id for cause in self.causes)}" if self.causes else ""
+        return f"{self.rule}{causes}; {self.numbers}"
 
 
 class Audit(NamedTuple):
@@ -81,7 +86,7 @@ class Audit(NamedTuple):
     def github(self) -> str:
         """Return a line with a GitHub Actions annotation for each optimizer that does not follow a library rule."""
         return "\n".join(
-            annotation("warning", self.place, finding.line, f"{finding.name}: {finding.verdict}")
+            annotation("warning", finding.file or self.place, finding.line, f"{finding.name}: {finding.verdict}")
             for finding in self.findings
             if finding.causes or not finding.rule
         )
@@ -90,11 +95,11 @@ class Audit(NamedTuple):
 def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     """Find all objects that look like optimizers in a module or file, and compare each with the nearest library rule.
 
-    Imported functions and classes, and names that begin with an underscore, are skipped. Errors of an optimizer become
-    the `problem` of its finding.
+    Imported functions and classes, base classes, and names that begin with an underscore, are skipped. Errors of an
+    optimizer become the `problem` of its finding.
 
     Args:
-      place: a module, its name, or the path of a file.
+      place: a module or package, its name, or the path of a file or folder.
       max_fits: maximum number of update rules to fit for each optimizer.
 
     Raises:
@@ -105,17 +110,42 @@ def audit(place: str | Path | ModuleType, *, max_fits: int = 300) -> Audit:
     >>> [finding.name for finding in optcheck.audit("nnjax.optim._momentum").findings]
     ['momentum', 'nesterov']
     """
-    module = place if isinstance(place, ModuleType) else import_place(place)
+    if not isinstance(place, ModuleType) and Path(place).is_dir() and not (Path(place) / "__init__.py").is_file():
+        modules = [import_place(file) for file in sorted(Path(place).rglob("*.py"))]
+        title, prefixes = str(place), [f"{Path(str(module.__file__)).stem}." for module in modules]
+    else:
+        module = place if isinstance(place, ModuleType) else import_place(place)
+        modules = [module, *_submodules(module)]
+        title = str(getattr(module, "__file__", None) or module.__name__)
+        prefixes = [f"{part.__name__}.".removeprefix(f"{module.__name__}.") for part in modules]
     findings = []
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for name, member in list(vars(module).items()):
-            if not name.startswith("_") and _looks_like_optimizer(member, module):
-                findings.append(_identify(name, member, max_fits))
-    return Audit(str(getattr(module, "__file__", None) or module.__name__), tuple(findings))
+        for module, prefix in zip(modules, prefixes, strict=True):
+            for name, member in list(vars(module).items()):
+                if not name.startswith("_") and _looks_like_optimizer(member, module):
+                    finding = _identify(f"{prefix}{name}", member, max_fits)
+                    if finding is not None:
+                        findings.append(finding._replace(file=str(module.__file__ or "")))
+    return Audit(title, tuple(findings))
+
+
+def _submodules(module: ModuleType) -> list[ModuleType]:
+    """Import and return the submodules of a package, except tests and scripts."""
+    paths = getattr(module, "__path__", None)
+    if paths is None:
+        return []
+    names = [entry.name for entry in pkgutil.walk_packages(paths, f"{module.__name__}.")]
+    return [importlib.import_module(name) for name in names if not {"__main__", "tests"} & set(name.split("."))]
 
 
 def import_place(place: str | Path) -> ModuleType:
-    """Import a module by its name, or a file by its path. Files get a module name that does not hide a library."""
+    """Import a module by its name, or a file or package by its path.
+
+    Files get a module name that does not hide a library.
+    """
+    if Path(place).is_dir():
+        sys.path.insert(0, str(Path(place).resolve().parent))
+        return importlib.import_module(Path(place).resolve().name)
     if not str(place).endswith(".py"):
         sys.path.insert(0, "")  # finds modules in the current folder, as `python -m` does
         return importlib.import_module(str(place))
@@ -139,33 +169,59 @@ def _looks_like_optimizer(member: Any, module: ModuleType) -> bool:
         return len(member) in (2, 3) and all(map(callable, member))
     if inspect.ismodule(member) or not (callable(member) or hasattr(member, "__dict__")):
         return False
+    return _has_roles(member if inspect.isclass(member) else inspect.unwrap(member), module)  # unwraps jax.jit
+
+
+def _has_roles(member: Any, module: ModuleType) -> bool:
     if (inspect.isfunction(member) or inspect.isclass(member)) and member.__module__ != module.__name__:
         return False
-    methods = [getattr(member, name, None) for name in METHODS[:-1]]
-    functions = [method for method in methods if callable(method)] if not inspect.isfunction(member) else [member]
-    roles = [{argument.role for argument in arguments_of(function) or ()} for function in functions]
-    if any("grads" in role or "pairs" in role for role in roles):
-        return True
     if not inspect.isfunction(member):
-        return bool(functions) and inspect.isclass(member)
-    names = [name.lower() for name in inspect.signature(member).parameters]
-    return bool(names) and names[0] in NUMBERS
+        methods = [getattr(member, name, None) for name in METHODS[:-1]]
+        functions = [method for method in methods if callable(method)]
+        call = vars(member).get("__call__") if inspect.isclass(member) else None
+        roles = [_roles(function) for function in (*functions, *([call] if call else []))]
+        return any("grads" in role or "pairs" in role for role in roles) or (
+            bool(functions) and inspect.isclass(member)
+        )
+    found = _roles(member)
+    if inspect.isgeneratorfunction(member):
+        return bool({"params", "gradient"} & found)
+    first = next(iter(inspect.signature(member).parameters), "").lower()
+    return "pairs" in found or first in NUMBERS or ("grads" in found and bool({"params", "state"} & found))
 
 
-def _identify(name: str, member: Any, max_fits: int) -> Finding:
-    line = inspect.getsourcelines(member)[1] if inspect.isfunction(member) or inspect.isclass(member) else 1
+def _roles(function: Any) -> set[str]:
+    return {argument.role for argument in arguments_of(function) or ()}
+
+
+def _identify(name: str, member: Any, max_fits: int) -> Finding | None:
+    """Return the rule of an optimizer, or None for a base class."""
+    source = member if inspect.isclass(member) else inspect.unwrap(member)
+    line = inspect.getsourcelines(source)[1] if inspect.isfunction(source) or inspect.isclass(source) else 1
     try:
         adapter = _adapter(member)
         script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", Deadline(None)), script, "float64")
-        matches = identify_formula(target, None, Budget(max_fits))
+        parts = identify_by_dimensions(target, Budget(max_fits))
+    except NotImplementedError:
+        return None
     except Exception as error:  # the optimizer's code may raise any exception
-        return Finding(name, line, problem=(str(error).splitlines() or [type(error).__name__])[0])
-    if not matches:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return Finding(name, line, problem=first.removesuffix(" adapt it:").rstrip(";:").removeprefix("optcheck: "))
+    if not parts:
         return Finding(name, line, adapter.called)
-    formula = matches[0].formula
-    nearest = min(LIBRARY_RULES, key=lambda library: len(_causes(library, formula)))
-    return Finding(name, line, adapter.called, nearest, _causes(nearest, formula), tuple(equations(formula)))
+    rules: list[str] = []
+    causes: list[Cause] = []
+    lines: list[str] = []
+    numbers: list[str] = []
+    for leaves, formula in parts:
+        nearest = min(LIBRARY_RULES, key=lambda library: len(_causes(library, formula)))
+        where = f"{leaves}: " if leaves else ""
+        rules.append(f"{where}{nearest}")
+        causes += _causes(nearest, formula)
+        lines += equations(formula)
+        numbers.append(f"{where}{equations(formula)[-1]}")
+    return Finding(name, line, adapter.called, ", ".join(rules), tuple(causes), tuple(lines), "; ".join(numbers))
 
 
 def _adapter(member: Any) -> Adapter:

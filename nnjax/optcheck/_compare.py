@@ -19,9 +19,10 @@ from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.families import equations, is_by_leaf
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.search.by_dimensions import identify_by_dimensions
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match, target_of
-from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.search.rule_search import Budget
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import gradient_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
@@ -173,15 +174,21 @@ def identify(
         script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
         budget = Budget(max_fits)
-        matches = identify_formula(target, None, budget)
-    if not matches:
+        parts = identify_by_dimensions(target, budget)
+    if not parts:
         forms = sum(level.forms for level in budget.levels)
         return f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
-    formula = matches[0].formula
+    return "\n".join(line for leaves, formula in parts for line in _identified(leaves, formula))
+
+
+def _identified(leaves: str, formula: Formula) -> list[str]:
+    """Return the names of library optimizers with a rule, and its equations."""
     names = [name for name, library in LIBRARY_RULES.items() if library.rule == formula.rule]
-    return "\n".join(
-        [f"the rule of {', '.join(names)}:" if names else "no library has this rule:", *equations(formula)]
-    )
+    where = f"in {leaves}, " if leaves else ""
+    return [
+        f"{where}the rule of {', '.join(names)}:" if names else f"{where}no library has this rule:",
+        *equations(formula),
+    ]
 
 
 def assert_matches(

@@ -22,6 +22,7 @@ from nnjax.optcheck.calling.kinds import (
     is_torch,
     kind_of,
     methods_of,
+    missing_numbers_error,
     name_of,
 )
 from nnjax.optcheck.calling.layer_objects import hold_layers, takes_layers
@@ -128,6 +129,9 @@ def _holder(function: Any) -> Adapter:
 
 def _torch(optimizer: Any) -> Adapter:
     """Adapt a PyTorch class or instance; an instance is created anew with the same options."""
+    required = [argument for argument in arguments_of(optimizer) or () if argument.required]
+    if is_torch(optimizer) and any(argument.role == "number" for argument in required):
+        raise missing_numbers_error(name_of(optimizer), required)
     if is_torch(optimizer):
         return hold(optimizer, name_of(optimizer))
     return hold(factory_of(optimizer), name_of(type(optimizer)))

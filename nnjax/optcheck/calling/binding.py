@@ -9,8 +9,8 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.calling.calls import Binding, Mode, Outcome, Target, adapter_of
-from nnjax.optcheck.calling.hidden_state import hidden_state_error, keeps_state
-from nnjax.optcheck.calling.kinds import NotAnOptimizerError
+from nnjax.optcheck.calling.hidden_state import hidden_state_error, keeps_state, lost_state_error, uses_id
+from nnjax.optcheck.calling.kinds import NotAnOptimizerError, missing_numbers_error
 from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout
 from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 from nnjax.optcheck.calling.starts import first_start
@@ -50,6 +50,8 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
                 if len(good) > 1:
                     _ask_for_order(target.name, good)
                 if good:
+                    if target.owns_state and not good[0].outcome.keeps and uses_id(target.fresh()):
+                        raise lost_state_error(target.name)
                     return adapter_of(target, good[0], array, mode)
                 if attempts and fallback is None:
                     fallback = adapter_of(target, attempts[0][0], array, mode)
@@ -123,13 +125,8 @@ def _refuse_unbound(name: str, arguments: list[Argument]) -> None:
                 "      new_params, state = ...  # the update with these gradients\n"
                 "      return new_params, state"
             )
-    missing = [argument.name for argument in arguments if argument.role == "number" and argument.required]
-    if missing:
-        values = ", ".join(f"{name}=…" for name in missing)
-        raise NotAnOptimizerError(
-            f"optcheck: {signature_text(name, arguments)} needs values for {', '.join(missing)}; bind them:\n"
-            f"  functools.partial({name}, {values})"
-        )
+    if any(argument.role == "number" and argument.required for argument in arguments):
+        raise missing_numbers_error(name, [argument for argument in arguments if argument.required])
 
 
 def _has_objective(roles: list[str]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import SCALE, Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import StructureError, describe
-from nnjax.optcheck.calling.layouts import Layout, from_pairs, layer_pairs, no_gradients
+from nnjax.optcheck.calling.layouts import PLAIN_TENSORS, Layout, from_pairs, layer_pairs, no_gradients
 from nnjax.optcheck.calling.names import Argument
 from nnjax.optcheck.calling.objective import OF_OBJECTIVE, of_objective
 from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_jit
@@ -37,6 +37,7 @@ class Outcome(NamedTuple):
     kind: str  # "params", "updates", or "in place"
     position: int | None = None  # index of parameters or updates in a returned tuple; None if there is no such tuple
     memory: tuple[int, ...] = ()  # indices of the new states in a returned tuple; () if states are changed in place
+    keeps: bool = False  # True if callers keep their arrays, so that `id(array)` identifies them at every step
 
 
 class Binding(NamedTuple):
@@ -60,7 +61,7 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
         result = _call(function, binding, container, params, grads, memory, 0)
         outcome = _outcome_of(result, container, binding, params, grads)
         _, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
-        container = _container(binding.layout, params, other)
+        container = _refill(container if outcome.keeps else None, binding.layout, params, other)
         result = _call(function, binding, container, params, other, memory, 1)
         _read(result, container, binding._replace(outcome=outcome), params, memory)
     return outcome
@@ -81,6 +82,25 @@ def _container(layout: Layout, params: PyTree, grads: PyTree) -> Any:
     container = layout.pack(jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, params))
     if layout.attach is not None:
         layout.attach(container, params, jax.tree.map(np.array, grads))  # copies: a step may clear the gradients
+    return container
+
+
+def _refill(container: Any, layout: Layout, params: PyTree, grads: PyTree) -> Any:
+    """Write new values into the arrays of a container; return a new container if there is none, or without arrays."""
+    new = _container(layout, params, grads)
+    if container is None:
+        return new
+    if layout.attach is not None and layout.name != PLAIN_TENSORS.name:
+        layout.attach(container, params, jax.tree.map(np.array, grads))
+        return container
+    old_leaves, new_leaves = jax.tree.leaves(container), jax.tree.leaves(new)
+    if not all(isinstance(leaf, np.ndarray) or hasattr(leaf, "copy_") for leaf in old_leaves):
+        return new
+    for old, value in zip(old_leaves, new_leaves, strict=True):
+        if isinstance(old, np.ndarray):
+            np.copyto(old, value)
+        else:
+            old.copy_(value)
     return container
 
 
@@ -143,13 +163,14 @@ def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, g
         position, kind = min(close, key=lambda position: close[position][0]), "params"
     elif changed or (result is None and not distances):
         places = range(len(result)) if isinstance(result, tuple) else ()
-        return Outcome("in place", None, tuple(places)[:count])
+        return Outcome("in place", None, tuple(places)[:count], keeps=True)
     elif distances:
         position, kind = next(iter(distances)), "updates"
     else:
         raise StructureError(describe(result), "new parameters with the same structure as the old ones")
     rest = [place for place, _ in parts if place is not None and place != position]
-    return Outcome(kind, position, tuple(rest[:count]) if len(rest) >= count else ())
+    memory = tuple(rest[:count]) if len(rest) >= count else ()
+    return Outcome(kind, position, memory, keeps=changed or kind == "updates")
 
 
 def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory: Any) -> tuple[PyTree, Any]:
@@ -180,19 +201,19 @@ def adapter_of(
         memory = binding.start(params)
         count = ((jnp.zeros((), jnp.int32) if array is jnp.array else 0),) if counts else ()
         carry = memory[0] if single else (*memory, *count) or None
-        return (target.fresh(), carry) if target.owns_state else carry
+        return (target.fresh(), None, carry) if target.owns_state else carry
 
     function = target.fresh()
 
     def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
-        call, carry = carry if target.owns_state else (function, carry)
+        call, container, carry = carry if target.owns_state else (function, None, carry)
         memory: tuple[Any, ...] = (carry,) if single else carry or ()
         memory, count = (memory[:-1], memory[-1]) if counts else (memory, 0)
-        container = _container(binding.layout, params, grads)
+        container = _refill(container if binding.outcome.keeps else None, binding.layout, params, grads)
         result = _call(call, binding, container, params, grads, memory, count)
         updates, memory = _read(result, container, binding, params, memory)
         carry = memory[0] if single else (*memory, *((count + 1,) if counts else ())) or None
-        return updates, (call, carry) if target.owns_state else carry
+        return updates, (call, container, carry) if target.owns_state else carry
 
     adapter = Adapter(target.name, "object" if target.owns_state else "step", init, step, array=array)
     adapter = adapter._replace(called=_called(target.name, binding, mode), ndim=mode.ndim)

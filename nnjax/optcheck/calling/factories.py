@@ -142,7 +142,7 @@ def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
         arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
     arguments = rename(arguments, names)
     roles = {argument.role for argument in arguments_of(factory) or () if argument.required}
-    if is_torch(factory) or roles & {"grads", "pairs", "params"}:
+    if is_torch(factory) or roles & {"grads", "pairs", "params", "layers"}:
         return functools.partial(factory, **arguments)
     try:
         return factory(**arguments)

@@ -1,6 +1,7 @@
 """Detect functions that keep state outside their arguments."""
 
 import dis
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,27 @@ def keeps_state(function: Callable[..., Any]) -> bool:
     return any(
         step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
         for step in dis.get_instructions(code)
+    )
+
+
+def uses_id(function: Callable[..., Any]) -> bool:
+    """Return True if a function, or a method of the same object, calls `id`."""
+    owner = getattr(function, "__self__", None)
+    functions = [function] if owner is None else [f for f in vars(type(owner)).values() if inspect.isfunction(f)]
+    codes = [getattr(f, "__code__", None) for f in functions]
+    for code in codes:  # grows while nested functions are found
+        codes += [] if code is None else [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return any(code is not None and "id" in code.co_names for code in codes)
+
+
+def lost_state_error(name: str) -> NotAnOptimizerError:
+    """Return the error for an optimizer that stores its state under `id(array)` and returns new arrays."""
+    return NotAnOptimizerError(
+        f"optcheck: {name} stores its state under id(array) but returns new arrays, so the state is lost at every "
+        "step; change the arrays in place (p -= …), or store the state under an index:\n"
+        "  for i, (p, g) in enumerate(zip(params, grads)):\n"
+        "      m = self.m.get(i, 0.0)\n"
+        "      ...  # the update of p, and self.m[i] = m"
     )
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, is_torch, methods_of, name_of
 from nnjax.optcheck.calling.layouts import DICT, LIST, MODULE, TENSORS, TREE, VARIABLES, Layout, no_gradients
+from nnjax.optcheck.calling.models import MODELS
 from nnjax.optcheck.calling.names import arguments_of, signature_text
 from nnjax.optcheck.calling.objective import closure
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
-CONTAINERS = (TENSORS, TREE, DICT, LIST, VARIABLES, MODULE)
+CONTAINERS = (TENSORS, TREE, DICT, LIST, VARIABLES, *MODELS, MODULE)
 DEPTH = 3  # depth to which attributes are searched for parameters
 
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 from typing import Any
 
-from nnjax.optcheck.calling.names import arguments_of, signature_text
+from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 
 KINDS = ("optax", "pair", "triple", "step", "object", "torch", "holder", "loop")
 METHODS = (
@@ -32,6 +32,13 @@ def kind_of(optimizer: Any) -> str:
       NotAnOptimizerError: if its kind is not supported.
     """
     name = name_of(optimizer)
+    if inspect.isgenerator(optimizer):
+        raise NotAnOptimizerError(
+            f"optcheck: {optimizer.__name__} is a running generator, which cannot start again for each run; pass the "
+            "generator function:\n"
+            "  def optimizer(params):  # yields new parameters, and receives gradients\n"
+            f"      yield from {optimizer.__name__}(params, …)"
+        )
     if is_torch(optimizer) or is_torch(type(optimizer)):
         return "torch"
     if hasattr(optimizer, "init") and hasattr(optimizer, "update") and not isinstance(optimizer, type):
@@ -64,8 +71,12 @@ def _kind_of_callable(function: Any, name: str) -> str:
     roles = [argument.role for argument in required]
     if not arguments or (isinstance(function, type) and not required):
         return "factory"
-    if len(required) == 1 and roles == ["params"]:
-        return "holder"
+    if roles in (["params"], ["layers"]):
+        return "loop" if inspect.isgeneratorfunction(function) else "holder"
+    if inspect.isgeneratorfunction(function) and "number" not in roles:
+        return "loop"
+    if isinstance(function, type) and "number" in roles and set(roles) - {"number"} in ({"params"}, {"layers"}):
+        raise missing_numbers_error(name, required)
     if isinstance(function, type):
         instance = f"lambda params: {name}(params, …)" if "params" in roles else f"{name}(…)"
         raise NotAnOptimizerError(
@@ -77,6 +88,16 @@ def _kind_of_callable(function: Any, name: str) -> str:
             "call it, or pass hparams="
         )
     return "step"
+
+
+def missing_numbers_error(name: str, required: list[Argument]) -> NotAnOptimizerError:
+    """Return the error for a class or function that needs values for hyper-parameters, with code that binds them."""
+    missing = [argument.name for argument in required if argument.role == "number"]
+    return NotAnOptimizerError(
+        f"optcheck: {signature_text(name, required)} needs values for {', '.join(missing)}; bind them, or pass "
+        f"hparams=dict({missing[0]}=…):\n"
+        f"  functools.partial({name}, {', '.join(f'{number}=…' for number in missing)})"
+    )
 
 
 def is_torch(optimizer: Any) -> bool:

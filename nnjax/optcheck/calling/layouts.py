@@ -117,7 +117,11 @@ def _from_layers(values: Any, like: PyTree) -> PyTree:
 
 def _attach_to_variables(variables: Any, params: PyTree, grads: PyTree) -> None:
     for variable, p, g in zip(variables, jax.tree.leaves(params), jax.tree.leaves(grads), strict=True):
-        variable.data, variable.grad = np.array(p), np.array(g)
+        variable.grad = np.array(g)
+        if np.shape(variable.data) == np.shape(p):
+            np.copyto(variable.data, p)  # the optimizer may store its state under `id(array)`
+        else:
+            variable.data = np.array(p)
 
 
 def _to_tensors(tree: PyTree) -> list[Any]:

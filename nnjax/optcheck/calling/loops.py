@@ -1,6 +1,7 @@
 """Adapt functions that run the whole training loop, `adam(grad, x0, …)`, through their gradient callback."""
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ class _Stop(BaseException):
 def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
     """Return the adapter of a loop that takes a gradient function and parameters, or None for other functions.
 
-    Both orders of the arguments are tried. Each step of the adapter reruns the loop from the start with one more
+    Both orders of the arguments are tried. A generator of parameters may take the gradient function too, or receive the
+    gradients of the parameters that it yields. Each step of the adapter reruns the loop from the start with one more
     gradient, so the step depends only on its state.
 
     Args:
@@ -29,11 +31,13 @@ def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
       name: its name for the report.
     """
     arguments = [argument for argument in arguments_of(loop) or () if argument.required]
-    if len(arguments) != 2:
+    sends = len(arguments) == 1 and inspect.isgeneratorfunction(loop)
+    if not sends and len(arguments) != 2:
         return None
-    for gradient_first in (True, False):
+    loop = _loop_of(loop) if sends else loop
+    for gradient_first in (True,) if sends else (True, False):
         for layout in (ARRAY, TREE, LIST):
-            adapter = _adapter(loop, name, layout, gradient_first)
+            adapter = _adapter(loop, name, layout, gradient_first=gradient_first, sends=sends)
             params, *grads = (example_tree(np.array, seed) for seed in range(3))
             try:
                 state = adapter.init(params)
@@ -48,21 +52,40 @@ def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
     return None
 
 
-def _adapter(loop: Callable[..., Any], name: str, layout: Layout, gradient_first: bool) -> Adapter:
+def _loop_of(generator: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loop that sends gradients to a generator, `gradients = yield parameters`."""
+
+    def loop(gradient: Callable[..., Any], x: Any) -> None:
+        iterator = generator(x)
+        new = next(iterator)
+        while True:
+            x = x if new is None else new  # the first yield may have no value
+            new = iterator.send(gradient(x))
+
+    return loop
+
+
+def _adapter(
+    loop: Callable[..., Any], name: str, layout: Layout, *, gradient_first: bool, sends: bool = False
+) -> Adapter:
     def points(start: PyTree, grads: list[PyTree]) -> PyTree:
         """Return the parameters after steps with these gradients."""
-        latest: list[Any] = []
+        x0 = layout.pack(jax.tree.map(np.array, start))
+        latest, remaining = x0, iter(grads)
 
         def gradient(x: Any, *_: Any) -> Any:
-            latest.append(x)
-            if len(latest) > len(grads):
+            nonlocal latest
+            latest = x
+            grad = next(remaining, None)
+            if grad is None:
                 raise _Stop
-            return layout.pack_grads(grads[len(latest) - 1])
+            return layout.pack_grads(grad)
 
-        x0 = layout.pack(jax.tree.map(np.array, start))
         with contextlib.suppress(_Stop):
-            latest.append(loop(gradient, x0) if gradient_first else loop(x0, gradient))
-        return jax.tree.map(np.array, layout.unpack(latest[-1], start))
+            result = loop(gradient, x0) if gradient_first else loop(x0, gradient)
+            for x in result if inspect.isgenerator(result) else [result]:
+                latest = x
+        return jax.tree.map(np.array, layout.unpack(latest, start))
 
     def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
         start, history, before = carry
@@ -71,6 +94,9 @@ def _adapter(loop: Callable[..., Any], name: str, layout: Layout, gradient_first
         return difference(after, before), (start, history, after)
 
     call = "(grad, x0)" if gradient_first else "(x0, grad)"
+    how = "; it runs the loop, and its gradient function returns the scripted gradients"
+    if sends:
+        call, how = "(x0)", "; it yields parameters, and receives their gradients"
     on = f", on {layout.name}" if layout.name else ""
     return Adapter(
         name,
@@ -79,6 +105,6 @@ def _adapter(loop: Callable[..., Any], name: str, layout: Layout, gradient_first
         step=step,
         params_of=lambda carry: carry[2],
         eager=True,
-        called=f"{name}{call}{on}; it runs the loop, and its gradient function returns the scripted gradients",
+        called=f"{name}{call}{on}{how}",
         array=np.array,
     )

@@ -45,6 +45,9 @@ SYNONYMS = (  # names of the same hyper-parameter in different libraries; the fi
 )
 
 
+MOMENTS = ("momentum", "velocity", "cache")  # names of required arguments that are a state if there is no other
+
+
 class Argument(NamedTuple):
     """An argument of a function, with the role that its name suggests."""
 
@@ -94,6 +97,9 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
             arguments.append(Argument(p.name, role, required, keyword))
         elif role == "" and p.default is None and not keyword:
             unknown.append(Argument(p.name, "state", required, keyword))
+    roles = [argument.role for argument in arguments]
+    if {"params", "grads"} <= set(roles) and not {"state", ""} & set(roles):
+        arguments = [a._replace(role="state") if a.name in MOMENTS else a for a in arguments]
     has_state = any(argument.role in ("state", "") for argument in arguments)
     return arguments + (unknown if len(unknown) == 1 and not has_state and len(arguments) > 1 else [])
 

@@ -3,16 +3,19 @@
 import itertools
 
 from nnjax.optcheck.rules.rule_choices import hyper_names
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule, is_linear
+from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule, is_linear
 
 CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
 FIRST = {
     "ema": "β₁ m + (1 - β₁) g",
     "trace": "β₁ m + g",
     "lion": "β₂ m + (1 - β₂) g",
+    "lion trace": "β₂ m + g",
     "with b2": "β₂ m + (1 - β₂) g",
+    "another rate": "β₃ m + (1 - β₃) g",
     "mixed": "β₁ m + (1 - β₂) g",
     "swapped": "(1 - β₁) m + β₁ g",
+    "v for m": "β₁ v + (1 - β₁) g",
     "mean": "m + (g - m)/t",
 }
 SECOND = {
@@ -27,13 +30,23 @@ SECOND = {
     "yogi": "v - (1 - β₂) sign(v - g²) g²",
     "yogi wrong sign": "v + (1 - β₂) sign(v - g²) g²",
     "absolute": "β₂ v + (1 - β₂) |g|",
+    "absolute in root": "β₂ v + (1 - β₂) |g|",
     "m squared": "β₂ v + (1 - β₂) m²",
     "with b1": "β₁ v + (1 - β₁) g²",
+    "another rate": "β₃ v + (1 - β₃) g²",
     "mixed": "β₂ v + (1 - β₁) g²",
     "swapped": "(1 - β₂) v + β₂ g²",
     "m for v": "β₂ m + (1 - β₂) g²",
+    "old m for v": "β₂ m_old + (1 - β₂) g²",
     "mean": "v + (g² - v)/t",
     "gradient": "β₂ v + (1 - β₂) g",
+}
+GRADIENT_DECAY = {
+    "l2": "+ w θ",
+    "l2 in m": "+ w θ (for m only)",
+    "l2 in v": "+ w θ (for v only)",
+    "l2 wrong sign": "- w θ",
+    "l1": "+ w sign(θ)",
 }
 CORRECTION = {
     "none": "{x}",
@@ -42,13 +55,18 @@ CORRECTION = {
     "constant": "{x} / (1 - {b})",
     "multiplied": "{x} · (1 - {b}ᵗ)",
     "linear": "{x} / (1 - {b} t)",
+    "power": "{x} / (1 - {b})ᵗ",
+    "root": "{x} / √(1 - {b}ᵗ)",
+    "squared": "{x} / (1 - {b}ᵗ)²",
     "swapped": "{x} / (1 - {b_wrong}ᵗ)",
+    "another rate": "{x} / (1 - β₃ᵗ)",
 }
 COUNTER = {
     "t": "t = 1, 2, …",
     "ahead": "t = 2, 3, …",
     "behind": "t = 0, 1, …",
     "stuck": "t = 1, 1, …",
+    "double": "t = 2, 4, …",
     "per leaf": "t = leaves·(step - 1) + leaf + 1",
 }
 VELOCITY = {
@@ -57,9 +75,22 @@ VELOCITY = {
     "dampened": "μ b + (1 - τ) {d} (first step: {d})",
     "dampened at once": "μ b + (1 - τ) {d}",
 }
-NESTEROV = {"none": "b", "standard": "({d} + μ b)", "new velocity": "((1 + μ) {d} + μ² b)", "old velocity": "b_old"}
+NESTEROV = {
+    "none": "b",
+    "standard": "({d} + μ b)",
+    "new velocity": "((1 + μ) {d} + μ² b)",
+    "and gradient": "({d} + b)",
+    "old velocity": "b_old",
+}
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
-SCHEDULE = {"current": "λ", "next": "λ(step + 1)", "previous": "λ(step - 1)", "inverse root": "λ/√t"}
+SCHEDULE = {
+    "current": "λ",
+    "next": "λ(step + 1)",
+    "previous": "λ(step - 1)",
+    "inverse root": "λ/√t",
+    "inverse": "λ/t",
+    "inverse time": "λ/(1 + κ (t - 1))",
+}
 SYMBOLS = {
     "learning_rate": "λ",
     "b1": "β₁",
@@ -81,6 +112,7 @@ SYMBOLS = {
     "distance": "d₀",
     "delta": "δ",
     "ratio": "ρ",
+    "rate_decay": "κ",
 }
 
 
@@ -92,16 +124,18 @@ def equations(formula: Formula) -> list[str]:
     lines += ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
     if rule.clip != "none":
         lines.append(f"g ← {CLIP[rule.clip]}")
-    if rule.decay in ("l2", "l2 in m"):
-        lines.append("g ← g + w θ" + (" (for m only)" if rule.decay == "l2 in m" else ""))
+    if rule.decay in GRADIENT_DECAY:
+        lines.append(f"g ← g {GRADIENT_DECAY[rule.decay]}")
     if rule.first != "none":
         lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
     if rule.second != "none":
         eps = (" + ε_root" if hyper.eps_root > 0 else " + ε") if "in state" in rule.eps else ""
-        lines.append(f"v ← {SECOND[rule.second]}{eps}" + _storage(rule.second_storage, "v"))
+        second = f"{SECOND[rule.second]}{eps}"
+        second = f"max(v, {second})" if rule.maximum == "in v" else second
+        lines.append(f"v ← {second}" + _storage(rule.second_storage, "v"))
     if rule.second == "centered":
         lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
-    if rule.maximum != "none":
+    if rule.maximum in ("corrected", "raw"):
         lines.append(f"v_max ← max(v_max, {'v̂' if rule.maximum == 'corrected' else 'v'})")
     if _has_varying_momentum(formula):
         lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
@@ -113,7 +147,7 @@ def equations(formula: Formula) -> list[str]:
         lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
     lines.append(_parameters(rule, direction))
-    if "t" in rule.first_correction + rule.second_correction or rule.numerator == "nadam":
+    if {rule.first_correction, rule.second_correction} - {"none", "constant"} or rule.numerator == "nadam":
         lines.append(COUNTER[rule.counter])
     return [*lines, _numbers(formula)]
 
@@ -140,7 +174,7 @@ def _direction(formula: Formula) -> str:
     """Return the expression of the step before the velocity and the learning rate are applied."""
     rule = formula.rule
     m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
-    if rule.first == "lion":
+    if rule.first in LION:
         m = "β₁ m_old + (1 - β₁) g"
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
@@ -150,6 +184,8 @@ def _direction(formula: Formula) -> str:
         m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)"
     elif rule.numerator == "lookahead":
         m = CORRECTION[rule.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", b_wrong="β₂")
+    elif rule.numerator == "lookahead without correction":
+        m = CORRECTION[rule.first_correction].format(x="β₁ m", b="β₁", b_wrong="β₂") + " + (1 - β₁) g"
     d = f"{m} + w θ" if rule.decay == "preconditioned" else m
     if rule.second != "none":
         d = _ratio(rule, _bracket(d))
@@ -170,7 +206,9 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
         return CORRECTION[rule.second_correction].format(x=x, b="β₂", b_wrong="β₁")
 
     def root(x: str) -> str:
-        return _bracket(x) if is_linear(rule) else f"√{_bracket(x)}"
+        if is_linear(rule):
+            return _bracket(x)
+        return f"{'√√' if rule.root == 'twice' else '√'}{_bracket(x)}"
 
     v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
     v = f"({v} - ḡ²)" if rule.second == "centered" else v
@@ -219,5 +257,5 @@ def _moment(name: str, lag: str) -> str:
 
 
 def _storage(storage: str, name: str) -> str:
-    special = {"raw": "", "corrected": f"   (stored as {name}̂)", "none": "   (not stored)"}
+    special = {"raw": "", "corrected": f"   (stored as {name}̂)", "none": "   (not stored)", "root": "   (stored as √v)"}
     return special.get(storage, f"   (stored in {storage.partition(' ')[0]})")

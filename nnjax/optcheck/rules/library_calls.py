@@ -1,9 +1,8 @@
 """Write a formula as a call to optax or PyTorch that computes the same updates."""
 
 import ast
-import functools
+import importlib.util
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from nnjax.optcheck.rules.library_rules import (
@@ -16,6 +15,7 @@ from nnjax.optcheck.rules.library_rules import (
     NESTEROV,
     RMSPROP,
     SGD,
+    SIGN,
 )
 from nnjax.optcheck.rules.named.adafactor import AdafactorRule
 from nnjax.optcheck.rules.named.adan import AdanRule
@@ -42,11 +42,13 @@ PRECONDITIONERS: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (  # rule,
     (ADAMAX, "scale_by_adamax", {"b1": "b1", "b2": "b2", "eps": "eps"}),
     (ADAM._replace(rectification="above 5"), "scale_by_radam", {"b1": "b1", "b2": "b2", "eps": "eps"}),
     (LION._replace(decay="none"), "scale_by_lion", {"b1": "b1", "b2": "b2"}),
+    (SIGN, "scale_by_sign", {}),
 )  # fmt: skip
 SHORT = {  # scale_by_X: names of the optax optimizers without and with decoupled weight decay
     "identity": ("sgd", ""), "scale_by_rms": ("rmsprop", ""), "scale_by_rss": ("adagrad", ""),
     "scale_by_adadelta": ("adadelta", ""), "scale_by_adam": ("adam", "adamw"), "scale_by_amsgrad": ("amsgrad", ""),
     "scale_by_adamax": ("adamax", "adamaxw"), "scale_by_radam": ("radam", ""), "scale_by_lion": ("", "lion"),
+    "scale_by_sign": ("sign_sgd", ""),
 }  # fmt: skip
 TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
     (SGD, "SGD", {}),
@@ -135,9 +137,9 @@ def optax_call(formula: Formula, mask: str = "") -> str | None:
 
 
 def torch_call(formula: Formula) -> str | None:
-    """Return code for a PyTorch optimizer class with this formula, or None if PyTorch has no such class."""
+    """Return code for a PyTorch optimizer class with this formula, or None if PyTorch or such a class is missing."""
     rule, hyper = formula
-    if not isinstance(rule, UpdateRule):
+    if not isinstance(rule, UpdateRule) or importlib.util.find_spec("torch") is None:
         return None
     core = rule._replace(decay="none")
     entry = next(((name, arguments) for known, name, arguments in TORCH if known == core), None)
@@ -148,10 +150,10 @@ def torch_call(formula: Formula) -> str | None:
         if name != "Adam":
             return None
         name = "AdamW"
-    texts = {"lr": _number(hyper.learning_rate)} | _texts(arguments, hyper)
+    texts = _texts(arguments, hyper)
     if rule.decay != "none":
         texts["weight_decay"] = _number(hyper.weight_decay)
-    return f"functools.partial(torch.optim.{name}, {', '.join(f'{key}={text}' for key, text in texts.items())})"
+    return _call(f"torch.optim.{name}", texts, f"lr={_number(hyper.learning_rate)}", partial=True)
 
 
 def _named_call(formula: Formula) -> str | None:
@@ -201,17 +203,19 @@ def _texts(arguments: dict[str, str], hyper: HyperParams) -> dict[str, str]:
     return {name: values.get(source, source) for name, source in arguments.items()}
 
 
-def _call(function: str, texts: dict[str, str], *first: str) -> str:
-    """Return the code of a call, without arguments that equal their defaults."""
+def _call(function: str, texts: dict[str, str], *first: str, partial: bool = False) -> str:
+    """Return the code of a call, or of a partial one, without arguments that equal their defaults."""
     defaults = {p.name: p.default for p in inspect.signature(_resolve(function)).parameters.values()}
     changed = {name: text for name, text in texts.items() if name in defaults and _value(text) != defaults[name]}
-    return f"{function}({', '.join([*first, *(f'{name}={text}' for name, text in changed.items())])})"
+    arguments = ", ".join([*first, *(f"{name}={text}" for name, text in changed.items())])
+    return f"functools.partial({function}, {arguments})" if partial else f"{function}({arguments})"
 
 
-def _resolve(function: str) -> Callable[..., Any]:
-    import optax
-
-    optimizer: Callable[..., Any] = functools.reduce(getattr, function.split(".")[1:], optax)
+def _resolve(function: str) -> Any:
+    library, *names = function.split(".")
+    optimizer: Any = importlib.import_module(library)
+    for name in names:
+        optimizer = getattr(optimizer, name)
     return optimizer
 
 

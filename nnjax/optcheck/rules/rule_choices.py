@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule
 
 ROUNDED_STORAGE = {
     "bfloat16": "the {} moment and {} are rounded to bfloat16",
@@ -38,6 +38,9 @@ CHOICES: dict[str, dict[str, str]] = {
         "decoupled": "weight decay times the learning rate is subtracted from the parameters (decoupled)",
         "l2": "weight decay is added to the gradient and passes through the moments (L2)",
         "l2 in m": "weight decay is added to the gradient of the first moment only",
+        "l2 in v": "weight decay is added to the gradient of the second moment only",
+        "l2 wrong sign": "weight decay is subtracted from the gradient instead of added (L2 with the wrong sign)",
+        "l1": "weight decay times the sign of the parameters is added to the gradient (L1)",
         "preconditioned": "weight decay is added to the first moment in the step and divided by the root",
         "without rate": "weight decay is not multiplied by the learning rate",
         "after update": "weight decay is computed from the parameters after the update",
@@ -48,9 +51,12 @@ CHOICES: dict[str, dict[str, str]] = {
         "ema": "the first moment is a moving average, β₁ m + (1 - β₁) g",
         "trace": "the first moment is a decaying sum, β₁ m + g, without (1 - β₁)",
         "lion": "the step averages with β₁, and the stored moment with β₂ (Lion)",
+        "lion trace": "the step averages with β₁, and the stored moment is a decaying sum, β₂ m + g",
         "with b2": "the first moment decays with β₂",
+        "another rate": "the first moment decays with β₃ instead of β₁",
         "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
         "swapped": "the first moment swaps β₁ and (1 - β₁)",
+        "v for m": "the first moment is computed from v instead of m: β₁ v + (1 - β₁) g",
         "mean": "the first moment is the mean of all gradients so far",
     },
     "first_correction": {
@@ -60,7 +66,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "constant": "the first moment is divided by the constant 1 - β₁ at every step",
         "multiplied": "the first moment is multiplied by 1 - β₁ᵗ instead of divided",
         "linear": "the first moment is divided by 1 - β₁·t, a product instead of a power",
+        "power": "the first moment is divided by (1 - β₁)ᵗ instead of 1 - β₁ᵗ",
+        "root": "the first moment is divided by √(1 - β₁ᵗ)",
         "swapped": "the first moment is divided by 1 - β₂ᵗ, the second moment's correction",
+        "another rate": "the first moment is divided by 1 - β₃ᵗ instead of 1 - β₁ᵗ",
     },
     "first_lag": {
         "none": "the step uses the new first moment",
@@ -84,12 +93,15 @@ CHOICES: dict[str, dict[str, str]] = {
         "belief old m": "the second moment averages (g - m)² with m of the previous step",
         "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
         "yogi wrong sign": "the second moment changes by (1 - β₂) g² away from g² (Yogi with the wrong sign)",
-        "absolute": "the second moment is a moving average of |g|",
+        "absolute": "the second moment is a moving average of |g|, and the step divides by it",
+        "absolute in root": "the second moment is a moving average of |g|, and the step divides by its root",
         "m squared": "the second moment is an average of m² instead of g²",
         "with b1": "the second moment decays with β₁",
+        "another rate": "the second moment decays with β₃ instead of β₂",
         "mixed": "the second moment weights itself with β₂ and g² with (1 - β₁)",
         "swapped": "the second moment swaps β₂ and (1 - β₂)",
         "m for v": "the second moment is computed from m instead of v: β₂ m + (1 - β₂) g²",
+        "old m for v": "the second moment is computed from m of the previous step: β₂ m_old + (1 - β₂) g²",
         "mean": "the second moment is the mean of all g² so far",
         "gradient": "the second moment averages g instead of g², so its root is NaN for negative gradients",
     },
@@ -100,7 +112,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "constant": "the second moment is divided by the constant 1 - β₂ at every step",
         "multiplied": "the second moment is multiplied by 1 - β₂ᵗ instead of divided",
         "linear": "the second moment is divided by 1 - β₂·t, a product instead of a power",
+        "power": "the second moment is divided by (1 - β₂)ᵗ instead of 1 - β₂ᵗ",
+        "squared": "the second moment is divided by (1 - β₂ᵗ)², a correction outside the root",
         "swapped": "the second moment is divided by 1 - β₁ᵗ, the first moment's correction",
+        "another rate": "the second moment is divided by 1 - β₃ᵗ instead of 1 - β₂ᵗ",
     },
     "second_lag": {
         "none": "the step uses the new second moment",
@@ -110,16 +125,19 @@ CHOICES: dict[str, dict[str, str]] = {
         "raw": "the second moment is stored",
         "corrected": "the bias-corrected second moment is stored",
         "none": "the second moment is not stored and starts again at every step",
+        "root": "the root of the second moment is stored",
         **{name: text.format("second", "β₂ v") for name, text in ROUNDED_STORAGE.items()},
     },
     "maximum": {
         "none": "the second moment can decrease",
         "corrected": "the step uses the maximum of the bias-corrected second moments (AMSGrad, max of v̂)",
         "raw": "the step uses the maximum of the second moments, then corrects its bias (AMSGrad, max of v)",
+        "in v": "the second moment is replaced by its maximum, max(v_old, v)",
     },
     "root": {
         "sqrt": "the step divides by the root of the second moment",
         "none": "the root of the second moment is missing",
+        "twice": "the root of the second moment is taken twice",
     },
     "eps": {
         "none": "there is no ε",
@@ -136,6 +154,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "m": "the step follows the first moment",
         "nadam": "the step looks ahead with Nesterov's corrections (NAdam)",
         "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
+        "lookahead without correction": "the step looks ahead, and only the first moment is corrected",
     },
     "rectification": {
         "none": "the step is not rectified",
@@ -170,6 +189,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "the step is the velocity",
         "standard": "the step is Nesterov's, d + μ b",
         "new velocity": "Nesterov's step uses the new velocity instead of the old one",
+        "and gradient": "the step is the velocity plus the gradient, d + b",
         "old velocity": "the step is the velocity of the previous step",
     },
     "trust": {
@@ -182,6 +202,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "ahead": "the counter is 2 at the first step",
         "behind": "the counter is 0 at the first step, so corrections divide by 1 - β⁰ = 0",
         "stuck": "the counter stays at 1",
+        "double": "the counter increases by 2 at every step",
         "per leaf": "the counter increases with every leaf instead of every step",
     },
     "schedule": {
@@ -189,6 +210,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "next": "the schedule is read one step ahead",
         "previous": "the schedule is read one step late",
         "inverse root": "the learning rate decreases with 1/√t",
+        "inverse": "the learning rate decreases with 1/t",
+        "inverse time": "the learning rate is divided by 1 + κ (t - 1)",
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step goes up the gradient (wrong sign)"},
 }
@@ -202,6 +225,7 @@ USUAL_VALUES = {
     "clip": 1.0,
     "trust": 1.0,
     "gamma": 0.025,
+    "rate_decay": 1e-3,
 }
 DECAYING = ("ema", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
 BOTH_MOMENTS = {  # usually chosen together: the same change to both moments counts as one mistake, not two
@@ -209,6 +233,18 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
     "first_lag": "second_lag",
     "first_storage": "second_storage",
 }
+
+
+FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity_storage")
+RARE = {  # choices that are intended, or rare as one of three mistakes
+    ("first", "lion"), ("first", "lion trace"), ("first", "mean"), ("first", "v for m"), ("first_correction", "root"),
+    ("first_correction", "another rate"), ("second", "centered"), ("second", "largest"),
+    ("second", "largest with eps"), ("second", "yogi"), ("second", "yogi wrong sign"), ("second", "mean"),
+    ("second", "belief old m"), ("second", "m for v"), ("second", "old m for v"), ("second_correction", "squared"),
+    ("second_correction", "another rate"), ("second_storage", "root"), ("root", "twice"), ("numerator", "nadam"),
+    ("eps", "in state"), ("eps", "in state only"), ("eps", "inside before correction"), ("counter", "per leaf"),
+    ("counter", "double"), ("schedule", "next"), ("schedule", "previous"),
+}  # fmt: skip
 
 
 class Edit(NamedTuple):
@@ -226,18 +262,29 @@ class Neighbour(NamedTuple):
     rule: UpdateRule
 
 
+def is_rare(edit: Edit) -> bool:
+    """Return True if a choice is a feature or a number format, which is rarely one of three mistakes."""
+    added = edit.place == "velocity" and edit.old == "none"
+    return edit.place in FEATURES or "float16" in edit.new or added or (edit.place, edit.new) in RARE
+
+
 def is_relevant(rule: UpdateRule, place: str) -> bool:
     """Return True if the choice at a place affects the updates of a rule and is a plausible mistake."""
+    return _relevance(rule).get(place, True)
+
+
+def _relevance(rule: UpdateRule) -> dict[str, bool]:
+    """Return whether each place affects the updates of a rule; places that always do are missing."""
     first = rule.first != "none"
     second = rule.second != "none"
     has_size = rule.sign == "none" or second
     velocity = rule.velocity != "none"
-    corrected = {"t", "t + 1", "multiplied", "linear", "swapped"} & {rule.first_correction, rule.second_correction}
+    corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
     return {
         "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
         "first_correction": first and has_size,
         "second": has_size,
-        "first_lag": first and rule.first != "lion",
+        "first_lag": first and rule.first not in LION,
         "first_storage": first,
         "second_correction": second,
         "second_lag": second,
@@ -245,7 +292,7 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
         "maximum": second,
         "root": second,
         "eps": second,
-        "numerator": first and rule.first != "lion",
+        "numerator": first and rule.first not in LION,
         "rectification": second and rule.first_correction != "none",
         "rescaling": second,
         "velocity_storage": velocity,
@@ -255,20 +302,25 @@ def is_relevant(rule: UpdateRule, place: str) -> bool:
         or rule.rectification != "none"
         or rule.numerator == "nadam"
         or "mean" in (rule.first, rule.second),
-    }.get(place, True)
+    }
 
 
-def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
-    """Return True if a choice has no effect on a rule, or the same effect as a different choice."""
+def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
+    """Return the choices that have no effect on a rule, or the same effect as a different choice."""
     one_moment = "none" in (rule.first, rule.second)
     no_correction = rule.second_correction == "none"
-    return {
+    no_first_correction = rule.first_correction == "none"
+    duplicates = {
         ("first_storage", "bfloat16"): rule.first not in ("ema", "trace"),
         ("first_storage", "float16"): rule.first not in ("ema", "trace"),
         ("second_storage", "bfloat16"): rule.second not in DECAYING,
         ("second_storage", "float16"): rule.second not in DECAYING,
         ("first_storage", "corrected"): rule.first_correction == "none",
         ("second_storage", "corrected"): no_correction,
+        ("first", "another rate"): no_first_correction,  # the same as a different β₁
+        ("first", "v for m"): rule.second == "none",
+        ("second", "another rate"): no_correction,  # the same as a different β₂
+        ("numerator", "lookahead without correction"): no_first_correction,
         ("first_correction", "swapped"): one_moment,
         ("second_correction", "swapped"): one_moment,
         ("maximum", "raw"): no_correction,
@@ -276,14 +328,17 @@ def is_duplicate(rule: UpdateRule, place: str, choice: str) -> bool:
         ("eps", "inside before correction"): no_correction,
         ("eps", "floor"): rule.second == "largest with eps",
         ("decay", "l2 in m"): one_moment,
+        ("decay", "l2 in v"): one_moment,
         ("decay", "preconditioned"): rule.second == "none",
         ("second", "m squared"): rule.first == "none",
         ("second", "m for v"): rule.first == "none",
+        ("second", "old m for v"): rule.first == "none",
         ("second", "with b1"): rule.first == "none",
         ("second", "mixed"): rule.first == "none",
         ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
         ("trust", "lars"): rule.decay == "none" and rule.second != "none",
-    }.get((place, choice), False)
+    }
+    return {choice for choice, is_duplicate in duplicates.items() if is_duplicate}
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:
@@ -292,7 +347,7 @@ def hyper_names(rule: UpdateRule) -> list[str]:
     names = {
         "learning_rate": True,
         "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
-        "b2": second or rule.first in ("lion", "with b2", "mixed"),
+        "b2": second or rule.first in (*LION, "with b2", "mixed"),
         "eps": rule.second != "none" and (rule.eps != "none" or rule.second == "largest with eps"),
         "momentum": rule.velocity != "none",
         "dampening": "dampened" in rule.velocity,
@@ -300,21 +355,24 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         "clip": rule.clip != "none",
         "trust": rule.trust == "lars",
         "gamma": rule.variance != "none",
+        "b3": "another rate" in (rule.first, rule.first_correction, rule.second, rule.second_correction),
+        "rate_decay": rule.schedule == "inverse time",
     }
     return [name for name, relevant in names.items() if relevant]
 
 
 def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
     """Yield all rules that differ from this one in one choice, or in the same choice for both moments."""
+    relevance, duplicates = _relevance(rule), _duplicates(rule)
     for place, choices in CHOICES.items():
-        if not is_relevant(rule, place):
+        if not relevance.get(place, True):
             continue
         old = getattr(rule, place)
         for new in choices:
-            if new == old or is_duplicate(rule, place, new):
+            if new == old or (place, new) in duplicates:
                 continue
-            edit, twin = Edit(place, old, new), BOTH_MOMENTS.get(place)
-            if twin and is_relevant(rule, twin) and new != getattr(rule, twin):
+            edit, twin = Edit(place, old, new), BOTH_MOMENTS.get(place, "")
+            if relevance.get(twin, True) and new in CHOICES.get(twin, {}) and new != getattr(rule, twin):
                 edits = (edit, Edit(twin, getattr(rule, twin), new))
                 yield Neighbour(edits, rule._replace(**{place: new, twin: new}))
             yield Neighbour((edit,), rule._replace(**{place: new}))

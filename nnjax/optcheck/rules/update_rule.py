@@ -8,6 +8,8 @@ import numpy as np
 
 ROUNDED = ("bfloat16", "float16")  # storage dtypes of moments; products with decay rates are rounded too
 STORED = ("bfloat16 stored", "float16 stored")
+LION = ("lion", "lion trace")  # first moments that the step averages with β₁
+GRADIENT_DECAY = ("l2", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # weight decays that are added to the gradient
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
 
@@ -64,12 +66,13 @@ class HyperParams(NamedTuple):
     clip: Number = 1.0
     trust: Number = 1.0
     gamma: Number = 0.025  # weight of the variance reduction in MARS, and factor of the Hessian in Sophia
-    b3: Number = 0.99  # decay rate of Adan's second moment, and of Prodigy's sums
+    b3: Number = 0.99  # decay rate of Adan's second moment, of Prodigy's sums, and of "another rate" in UpdateRule
     power: Number = 0.8  # κ of Adafactor's β₂ = 1 - t^-κ
     floor: Number = 1e-3  # lower bound of the parameters' RMS, by which Adafactor scales its steps
     distance: Number = 1e-6  # Prodigy's initial estimate of the distance to the solution
     delta: Number = 0.1  # AdamP projects a step if the cosine similarity is below delta / √size
     ratio: Number = 0.1  # AdamP multiplies the weight decay of projected leaves by this factor
+    rate_decay: Number = 1e-3  # κ of a learning rate that decreases as λ / (1 + κ (t - 1))
 
 
 class Formula(NamedTuple):
@@ -104,19 +107,22 @@ class State(NamedTuple):
     g_old: np.ndarray  # gradient of the previous step
 
 
-# One expression per choice. h: HyperParams, s: State before the step, b: decay rate or velocity, m: first moment
-# (before the step in FIRST, after it in SECOND)
+# One expression per choice. h: HyperParams, s: State before the step, b: decay rate or velocity, m: first moment after
+# the step
 Choices = dict[str, Callable[..., Any]]
 
 FIRST: Choices = {
-    "none": lambda h, m, g, t: g,
-    "ema": lambda h, m, g, t: h.b1 * m + (1 - h.b1) * g,
-    "trace": lambda h, m, g, t: h.b1 * m + g,
-    "lion": lambda h, m, g, t: h.b2 * m + (1 - h.b2) * g,
-    "with b2": lambda h, m, g, t: h.b2 * m + (1 - h.b2) * g,
-    "mixed": lambda h, m, g, t: h.b1 * m + (1 - h.b2) * g,
-    "swapped": lambda h, m, g, t: (1 - h.b1) * m + h.b1 * g,
-    "mean": lambda h, m, g, t: m + (g - m) / t,
+    "none": lambda h, s, g, t: g,
+    "ema": lambda h, s, g, t: h.b1 * s.m + (1 - h.b1) * g,
+    "trace": lambda h, s, g, t: h.b1 * s.m + g,
+    "lion": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "lion trace": lambda h, s, g, t: h.b2 * s.m + g,
+    "with b2": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "another rate": lambda h, s, g, t: h.b3 * s.m + (1 - h.b3) * g,
+    "mixed": lambda h, s, g, t: h.b1 * s.m + (1 - h.b2) * g,
+    "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
+    "v for m": lambda h, s, g, t: h.b1 * s.v + (1 - h.b1) * g,
+    "mean": lambda h, s, g, t: s.m + (g - s.m) / t,
 }
 
 SECOND: Choices = {
@@ -132,23 +138,30 @@ SECOND: Choices = {
     "yogi": lambda h, s, g, m, t: s.v - (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "yogi wrong sign": lambda h, s, g, m, t: s.v + (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
+    "absolute in root": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
     "m squared": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * m**2,
     "with b1": lambda h, s, g, m, t: h.b1 * s.v + (1 - h.b1) * g**2,
+    "another rate": lambda h, s, g, m, t: h.b3 * s.v + (1 - h.b3) * g**2,
     "mixed": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b1) * g**2,
     "swapped": lambda h, s, g, m, t: (1 - h.b2) * s.v + h.b2 * g**2,
     "m for v": lambda h, s, g, m, t: h.b2 * m + (1 - h.b2) * g**2,
+    "old m for v": lambda h, s, g, m, t: h.b2 * s.m + (1 - h.b2) * g**2,
     "mean": lambda h, s, g, m, t: s.v + (g**2 - s.v) / t,
     "gradient": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g,
 }
 
 CORRECTION: Choices = {
-    "none": lambda b, b_wrong, t: 1.0,
-    "t": lambda b, b_wrong, t: 1 - b**t,
-    "t + 1": lambda b, b_wrong, t: 1 - b ** (t + 1),
-    "constant": lambda b, b_wrong, t: 1 - b,
-    "multiplied": lambda b, b_wrong, t: 1 / (1 - b**t),
-    "linear": lambda b, b_wrong, t: 1 - b * t,
-    "swapped": lambda b, b_wrong, t: 1 - b_wrong**t,
+    "none": lambda b, b_wrong, b3, t: 1.0,
+    "t": lambda b, b_wrong, b3, t: 1 - b**t,
+    "t + 1": lambda b, b_wrong, b3, t: 1 - b ** (t + 1),
+    "constant": lambda b, b_wrong, b3, t: 1 - b,
+    "multiplied": lambda b, b_wrong, b3, t: 1 / (1 - b**t),
+    "linear": lambda b, b_wrong, b3, t: 1 - b * t,
+    "power": lambda b, b_wrong, b3, t: (1 - b) ** t,
+    "root": lambda b, b_wrong, b3, t: np.sqrt(1 - b**t),
+    "squared": lambda b, b_wrong, b3, t: (1 - b**t) ** 2,
+    "swapped": lambda b, b_wrong, b3, t: 1 - b_wrong**t,
+    "another rate": lambda b, b_wrong, b3, t: 1 - b3**t,
 }
 
 DENOMINATOR: Choices = {
@@ -175,6 +188,7 @@ NESTEROV: Choices = {
         h.momentum * b_new + ((1 - h.momentum) * d if rule.velocity == "ema" else d)
     ),
     "new velocity": lambda rule, h, b, b_new, d: h.momentum**2 * b_new + (1 + h.momentum) * d,
+    "and gradient": lambda rule, h, b, b_new, d: d + b_new,
     "old velocity": lambda rule, h, b, b_new, d: b,
 }
 
@@ -201,15 +215,16 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0, g_old=zero)
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
-        rate = h.learning_rate * _rate(rule.schedule, inputs.rates, k)
+        rate = h.learning_rate * _rate(rule.schedule, h, inputs.rates, k)
         gradient = _rounded(gradient, rule.rounding) if rule.rounding != "none" else gradient  # noqa: PLW2901
         reduced = gradient
         if rule.variance != "none":
             reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
             state = state._replace(g_old=zero + gradient)
         g = _clip(rule.clip, _centre(rule.centre, reduced, inputs.row), h.clip, inputs.leaf)
-        g_decay = g + h.weight_decay * p if rule.decay in ("l2", "l2 in m") else g
-        d, state = _direction(formula._replace(hyper=h), state, (g_decay if rule.decay == "l2" else g, g_decay), p, t)
+        g_decay = g + _gradient_decay(rule.decay, h.weight_decay, p) if rule.decay in GRADIENT_DECAY else g
+        both = (g if rule.decay == "l2 in m" else g_decay), (g if rule.decay == "l2 in v" else g_decay)
+        d, state = _direction(formula._replace(hyper=h), state, both, p, t)
         if rule.trust == "lamb" and rule.decay == "decoupled":
             d = d + h.weight_decay * p
         if rule.trust != "none":
@@ -231,14 +246,15 @@ def _direction(
     g, g_first = grads
     if rule.first_storage in ROUNDED or rule.second_storage in ROUNDED:
         state = _with_rounded_products(rule, h, state)
-    m = FIRST[rule.first](h, state.m, g_first, t)
+    m = FIRST[rule.first](h, state, g_first, t)
     v = SECOND[rule.second](h, state, g, m, t)
+    v = np.maximum(state.v, v) if rule.maximum == "in v" else v
     if rule.eps in ("in state", "in state only"):
         v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
-    c1 = CORRECTION[rule.first_correction](h.b1, h.b2, t)
-    c2 = CORRECTION[rule.second_correction](h.b2, h.b1, t)
+    c1 = CORRECTION[rule.first_correction](h.b1, h.b2, h.b3, t)
+    c2 = CORRECTION[rule.second_correction](h.b2, h.b1, h.b3, t)
     m_step = m if rule.first_lag == "none" else state.m
-    m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first == "lion" else m_step
+    m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first in LION else m_step
     v_step = v if rule.second_lag == "none" else state.v
     m_next = _stored(rule.first_storage, m, state.m, c1)
     v_next = _stored(rule.second_storage, v, state.v, c2)
@@ -247,7 +263,7 @@ def _direction(
     if rule.second == "centered":
         state = state._replace(g_mean=h.b2 * state.g_mean + (1 - h.b2) * g)
         v_step = v_step - state.g_mean**2
-    if rule.maximum != "none":
+    if rule.maximum in ("corrected", "raw"):
         v_max = np.maximum(state.v_max, v_step / c2 if rule.maximum == "corrected" else v_step)
         state = state._replace(v_max=v_max)
         v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
@@ -257,6 +273,8 @@ def _direction(
         product = state.product * mu
         numerator = mu_next * m_step / (1 - product * mu_next) + (1 - mu) * g_first / (1 - product)
         state = state._replace(product=product)
+    elif rule.numerator == "lookahead without correction":
+        numerator = h.b1 * m_step / c1 + (1 - h.b1) * g_first
     else:
         lookahead = rule.numerator == "lookahead"
         numerator = (h.b1 * m_step + (1 - h.b1) * g_first if lookahead else m_step) / c1
@@ -275,6 +293,8 @@ def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) 
     """Return the moment as it is stored for the next step."""
     if storage in ROUNDED or storage in STORED:
         return _rounded(new, storage.partition(" ")[0])
+    if storage == "root":
+        return np.asarray(np.sqrt(new))
     return {"raw": new, "corrected": new / correction, "none": old}[storage]
 
 
@@ -296,12 +316,21 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
     """Return the counter t of the bias corrections at step k = 0, 1, …"""
     if counter == "per leaf":
         return k * inputs.leaf_count + inputs.leaf + 1
-    return {"t": k + 1, "ahead": k + 2, "behind": k, "stuck": 1}[counter]
+    return {"t": k + 1, "ahead": k + 2, "behind": k, "stuck": 1, "double": 2 * (k + 1)}[counter]
 
 
-def _rate(schedule: str, rates: np.ndarray, k: int) -> float:
+def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
+    """Return the learning rate at step k = 0, 1, … relative to the hyper-parameter."""
     index = {"next": min(k + 1, len(rates) - 1), "previous": max(k - 1, 0)}.get(schedule, k)
-    return float(rates[index]) / (np.sqrt(k + 1) if schedule == "inverse root" else 1.0)
+    divisor = {"inverse root": np.sqrt(k + 1), "inverse": k + 1}.get(schedule, 1.0)
+    return float(rates[index]) / (1 + h.rate_decay * k if schedule == "inverse time" else divisor)
+
+
+def _gradient_decay(decay: str, w: Number, p: np.ndarray) -> np.ndarray:
+    """Return the weight decay that is added to the gradient."""
+    if decay == "l1":
+        return np.asarray(w * np.sign(p))
+    return np.asarray(-w * p if decay == "l2 wrong sign" else w * p)
 
 
 def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -334,7 +363,9 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     """Divide the numerator by the root of the second moment, with ε added as `rule.eps` says."""
 
     def root(x: np.ndarray) -> np.ndarray:
-        return x if is_linear(rule) else np.sqrt(x)
+        if is_linear(rule):
+            return x
+        return np.asarray(np.sqrt(np.sqrt(x)) if rule.root == "twice" else np.sqrt(x))
 
     v_hat = v / c2 + (0.0 if "in state" in rule.eps else h.eps_root)
     if rule.eps == "after division":

@@ -30,6 +30,7 @@ HYPER_NAMES = {
     "distance": "initial distance estimate d₀",
     "delta": "threshold δ of the cosine",
     "ratio": "factor ρ for the weight decay of projected leaves",
+    "rate_decay": "decay κ of the learning rate",
 }
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 

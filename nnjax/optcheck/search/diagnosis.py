@@ -16,7 +16,16 @@ from nnjax.optcheck.search.causes import (
     causes_of,
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
-from nnjax.optcheck.search.rule_search import Attempt, Budget, Level, identify_formula, library_formula, search
+from nnjax.optcheck.search.rule_search import (
+    FEW_DIGITS,
+    Attempt,
+    Budget,
+    Level,
+    digits_of,
+    identify_formula,
+    library_formula,
+    search,
+)
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
@@ -24,7 +33,6 @@ from nnjax.optcheck.trace.traces import Trace, trace_inputs
 
 SINGLE = 2e-6  # allowed relative error of a float64 update in which one number was rounded to float32
 MAX_FITS = 1200  # default number of rules to fit, which takes up to a minute
-FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
 
 
 class Explanation(NamedTuple):
@@ -149,14 +157,8 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
     formula = explanation.formula
     rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
-    digits = sum(min(_digits(number), _digits(1 - number)) > FEW_DIGITS for number in numbers)
+    digits = sum(digits_of(number) > FEW_DIGITS for number in numbers)
     return digits, rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
-
-
-def _digits(number: float) -> int:
-    """Return the number of significant digits, up to 8."""
-    mantissa = f"{abs(number):.7e}".partition("e")[0]
-    return len(mantissa.rstrip("0").replace(".", ""))
 
 
 def _merge(explanations: list[Explanation]) -> list[Explanation]:

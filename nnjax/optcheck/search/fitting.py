@@ -18,6 +18,7 @@ USUAL_VALUES = {
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
+    "b3": (0.8, 0.9, 0.95, 0.999),
 }
 # values to try if the step is a sign, because the gradient of a sign is 0 and cannot guide a fit
 SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
@@ -131,7 +132,7 @@ def fit_learning_rate(formula: Formula, target: Target) -> Formula:
     """Return the formula with a learning rate at which the median ratio of the target's updates to its own is 1."""
     target = sample(formula.rule, target)
     factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
-    return _with(formula, {"learning_rate": _round(float(formula.hyper.learning_rate * factor))})
+    return _with(formula, {"learning_rate": shorten(float(formula.hyper.learning_rate * factor))})
 
 
 def free_names(formula: Formula) -> list[str]:
@@ -171,7 +172,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
     result = least_squares(
         residuals, point, jac=slopes, method="lm", ftol=1e-4, xtol=1e-15, gtol=1e-15, max_nfev=evaluations
     )  # method="lm" uses no BLAS, whose threads cost more than they save here
-    values = {name: _round(float(_from_line(name, result.x[i]))) for i, name in enumerate(names)}
+    values = {name: shorten(float(_from_line(name, result.x[i]))) for i, name in enumerate(names)}
     return Fit(_with(start, values), float(result.cost))
 
 
@@ -231,7 +232,7 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(point, -200, 200))
 
 
-def _round(value: float) -> float:
+def shorten(value: float) -> float:
     """Round a value, or 1 minus the value, to at most 6 digits if this changes it by less than 1e-7 (relative)."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")

@@ -14,7 +14,8 @@ from nnjax.optcheck.rules.families import (
 )
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.rule_choices import BOTH_MOMENTS, Edit
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
+from nnjax.optcheck.search.few_differences import few_differences
 from nnjax.optcheck.search.fitting import (
     Fit,
     Target,
@@ -23,22 +24,22 @@ from nnjax.optcheck.search.fitting import (
     fit_roughly,
     free_names,
     reproduces,
+    shorten,
 )
 from nnjax.optcheck.search.library_choices import similar_choices
 
-COMPENSATION = {  # hyper-parameters that can compensate for a different choice at a place
-    "decay": ["weight_decay"],
-    "velocity": ["learning_rate"],
-    "first_correction": ["learning_rate", "eps", "weight_decay"],
-    "second_correction": ["learning_rate", "eps", "weight_decay"],
-}
 ROUGH = 100  # pairs of choices that are fitted roughly at a time
 EXACT = 12  # of the rules that were fitted roughly, the closest ones that are fitted exactly
 LIBRARY_CHOICES = "library rules with one other choice"
 LIBRARIES, PAIRS = "library rules", "two other choices and other numbers"  # names of levels
 TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
-SWITCHES = ("clip", "floor")  # large values have the effect of a rule without the choice, so that rule is tried too
+TWO, THREE = "two other choices or usual numbers", "three other choices or usual numbers"
+SWITCHES = ("clip", "floor")  # large values have the effect of a rule without the choice
+FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
+MANY_DIGITS = 4  # with more digits, a hyper-parameter probably compensates for a different choice
 LARGEST_EPS = 100.0  # rules with a larger ε are excluded, because they act like rules without a second moment
+TRIED = {TWO: 2, THREE: 1}  # without a reference, number of closest rules around which these levels are tried
+FITS_OF_THREE = 300  # number of fits that take as long as the level of three choices without a fit
 FIRST = 2  # costly rules are fitted only if they are among this many closest rules
 FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
@@ -62,6 +63,16 @@ class Level(NamedTuple):
     complete: bool
 
 
+class Stage(NamedTuple):
+    """A level of the search before it is run."""
+
+    name: str
+    least: int  # complexity of its simplest formula, see `_complexity`
+    fits: bool  # True if it fits numbers, which is skipped if formulas without a fit were found
+    attempts: Iterable[Attempt | None]
+    near: bool = True  # False if more than one choice differs from the start
+
+
 class Budget:
     """A limit on the number of fits. Unlike a time limit, it gives the same result on every machine."""
 
@@ -78,19 +89,27 @@ class Budget:
             self.used += 1
             yield item
 
-    def matches(self, name: str, attempts: Iterable["Attempt"], target: Target, excluded: int = 0) -> list["Attempt"]:
+    def take(self, fits: int) -> bool:
+        """Use a number of fits at once for a level without fits, and return True if so many are left."""
+        enough = self.used + fits <= self.fits
+        self.used += fits if enough else 0
+        return enough
+
+    def matches(
+        self, name: str, attempts: Iterable["Attempt | None"], target: Target, excluded: int = 0
+    ) -> list["Attempt"]:
         """Return the attempts of a level that reproduce the updates, and record the level.
 
         Args:
           name: the name of the level.
-          attempts: the formulas to try.
+          attempts: the formulas to try; None is counted as a rule that its first step excludes.
           target: the updates to reproduce.
           excluded: number of further formulas that were already excluded by their first updates.
         """
         forms, matches = excluded, []
         for attempt in attempts:
             forms += 1
-            if attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
+            if attempt is not None and attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
                 matches.append(attempt)
         self.levels.append(Level(name, forms, not self.exhausted))
         return matches
@@ -111,24 +130,24 @@ def search(
     Returns:
       The formulas (several if they tie, none if the search fails), and True if they need the larger bound.
     """
-    near: list[Attempt] = []
-    switched: list[Attempt] = []
-    for name, level in _near(target, start, budget):
-        attempts = list(level)
-        near += attempts
-        if matches := switched + budget.matches(name, attempts, target):
-            if not switched and name == NUMBERS and any(_differs(matches[0].formula, start, SWITCHES)):
-                switched = matches
+    best: list[Attempt] = []
+    loose: list[Attempt] = []
+    for stage in _stages(target, start, budget):
+        if best:
+            least_of_best = _complexity(best[0].formula, start)
+            if least_of_best <= stage.least or (stage.least > 2 and not _compensates(best[0].formula, start)):
+                return best, False
+            if stage.fits:
                 continue
-            return _simplest(matches, start, target), False
-    if loose_target is not None and (
-        matches := [attempt for attempt in near if reproduces(attempt.formula, loose_target)]
-    ):
-        return _simplest(matches, start, loose_target), True
-    for name, level in _far(target, start, budget):
-        if matches := budget.matches(name, level, target):
-            return _simplest(matches, start, target), False
-    return [], False
+        elif loose and _complexity(loose[0].formula, start) + 1 < stage.least:
+            return loose, True
+        attempts = list(stage.attempts) if stage.near else stage.attempts
+        if matches := budget.matches(stage.name, attempts, target):
+            best = _simplest([*best, *matches], start, target)
+        if stage.near and loose_target is not None and not best:
+            rounded = [attempt for attempt in attempts if attempt and reproduces(attempt.formula, loose_target)]
+            loose = _simplest([*loose, *rounded], start, loose_target) if rounded else loose
+    return (best, False) if best else (loose, bool(loose))
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
@@ -154,7 +173,7 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
     return []
 
 
-def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt], Formula | None]]:
+def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt | None], Formula | None]]:
     """Yield the name, attempts and start of each level: first around all library rules, then around the closest."""
     closest = _by_cost(budget.limit(_library(HyperParams(), target)), target)
     to_fit = [pair for i, pair in enumerate(closest[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
@@ -163,10 +182,11 @@ def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Itera
     for some in (libraries[:FEW], libraries[FEW:EXACT], libraries[EXACT:]):
         yield LIBRARY_CHOICES, _fitted_choices(some, target), None
     starts = [result.formula for result, _ in closest[:CLOSEST]]
-    for levels in (_near, _far):  # near levels of all starts come first
+    for near in (True, False):  # near levels of all starts come first
         for start in starts:
-            for name, level in levels(target, start, budget):
-                yield name, level, start
+            for stage in _stages(target, start, budget):
+                if stage.near == near and start in starts[: TRIED.get(stage.name, CLOSEST)]:
+                    yield stage.name, stage.attempts, start
 
 
 def library_formula(target: Target, guess: Formula | None) -> Formula | None:
@@ -177,29 +197,34 @@ def library_formula(target: Target, guess: Formula | None) -> Formula | None:
     return next((formula for formula in formulas if reproduces(formula, target)), None)
 
 
-def _near(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
-    """Yield the levels with at most one choice that differs from the start, and the library rules."""
-    yield "the reference", [Attempt(start)]
-    yield NUMBERS, (Attempt(fit(formula, target)) for formula in budget.limit([start]))
-    yield "one other choice", _one_choice(target, start, budget)
-    yield LIBRARIES, budget.limit(_library(start.hyper, target))
-    yield "other initial moments", budget.limit(_other_starts(target, start))
-    yield "other initial moments and one other choice", _start_and_choice(start)
-
-
-def _far(target: Target, start: Formula, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt]]]:
-    """Yield the levels with two or three different choices, or with different hyper-parameters."""
-    yield "two other choices", _two_choices(start)
+def _stages(target: Target, start: Formula, budget: Budget) -> Iterator[Stage]:
+    """Yield the levels of the search around a start, simplest first."""
+    yield Stage("the reference", 0, False, [Attempt(start)])
+    yield Stage(NUMBERS, 1, True, (Attempt(fit(formula, target)) for formula in budget.limit([start])))
+    yield Stage("one other choice", 1, False, _one_choice(target, start, budget))
+    yield Stage(LIBRARIES, 2, False, budget.limit(_library(start.hyper, target)))
+    yield Stage("other initial moments", 1, True, budget.limit(_other_starts(target, start)))
+    yield Stage("other initial moments and one other choice", 2, False, _start_and_choice(start))
+    yield Stage(TWO, 2, False, _few_differences(target, start, 2), near=False)
+    if is_moments(start.rule) and budget.take(FITS_OF_THREE):
+        yield Stage(THREE, 3, False, _few_differences(target, start, 3), near=False)
     single_edits = [Attempt(with_usual_values(rule, start.hyper), edits) for edits, rule in neighbours(start.rule)]
-    single_fits = _by_cost(budget.limit(single_edits), target)
-    library_fits = _by_cost(budget.limit(_library(start.hyper, target)), target)
-    yield f"{LIBRARIES} with other numbers", _fit_exactly(library_fits, target, budget)
-    yield "one other choice and other numbers", _fit_exactly(single_fits, target, budget)
+    single_fits: list[tuple[Fit, Attempt]] = []
+    library_fits: list[tuple[Fit, Attempt]] = []
+
+    def fit_all(attempts: Iterable[Attempt], fits: list[tuple[Fit, Attempt]]) -> Iterator[Attempt]:
+        fits += _by_cost(budget.limit(attempts), target)
+        yield from _fit_exactly(fits, target, budget)
+
+    library = fit_all(_library(start.hyper, target), library_fits)
+    yield Stage(f"{LIBRARIES} with other numbers", 3, True, library, near=False)
+    single = fit_all(single_edits, single_fits)
+    yield Stage("one other choice and other numbers", 3, True, single, near=False)
     pairs = _second_choices(_sorted([*single_fits, *library_fits]))
     while attempts := list(itertools.islice(budget.limit(pairs), ROUGH)):
         ranked = _by_cost(attempts, target)
-        yield PAIRS, _fit_exactly(ranked, target, budget)
-        yield TRIPLES, _third_choices(ranked[:CLOSEST])
+        yield Stage(PAIRS, 4, True, _fit_exactly(ranked, target, budget), near=False)
+        yield Stage(TRIPLES, 4, True, _third_choices(ranked[:CLOSEST]), near=False)
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
@@ -241,10 +266,14 @@ def _start_and_choice(start: Formula) -> Iterator[Attempt]:
                         yield Attempt(formula._replace(hyper=formula.hyper._replace(**{name: value})), edits)
 
 
-def _two_choices(start: Formula) -> Iterator[Attempt]:
-    """Yield the rules with two edits that need no additional hyper-parameters."""
+def _few_differences(target: Target, start: Formula, count: int) -> Iterator[Attempt | None]:
+    """Yield the rules with two or three differences; named rules only with two choices and unchanged numbers."""
+    if is_moments(start.rule):
+        for found in few_differences(target, start, count):
+            yield found and Attempt(*found)
+        return
     seen = {rule for _, rule in neighbours(start.rule)}
-    for first, middle in neighbours(start.rule):
+    for first, middle in neighbours(start.rule) if count == 2 else ():
         for second, rule in neighbours(middle):
             if rule not in seen and set(hyper_names(rule)) <= set(hyper_names(start.rule)) and _disjoint(first, second):
                 seen.add(rule)
@@ -327,9 +356,9 @@ def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[At
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
     first: dict[Any, Attempt] = {}
-    for attempt in (*matches, *ties):
+    for attempt in sorted((*matches, *ties), key=lambda attempt: _complexity(attempt.formula, start)):
         first.setdefault(attempt.formula.rule, attempt)
-    sizes = {rule: _difference_count(attempt.formula, start) for rule, attempt in first.items()}
+    sizes = {rule: _complexity(attempt.formula, start) for rule, attempt in first.items()}
     fewest = min(sizes.values())
     rules = [rule for rule, size in sizes.items() if size == fewest]
     if any(_differing_numbers(first[rule].formula, start) for rule in rules):
@@ -357,31 +386,70 @@ def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
     for edits, rule in neighbours(match.formula.rule):
         if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
             continue
-        formula = _convert_decay(match.formula, rule)
-        names = [name for name in COMPENSATION.get(edits[0].place, []) if name in free_names(formula)]
-        formula = fit(formula, target, names) if names else formula
+        formula = _compensate(match.formula, rule) if is_moments(rule) else match.formula._replace(rule=rule)
         if reproduces(formula, target):
             yield match._replace(formula=formula)
 
 
-def _convert_decay(formula: Formula, rule: Any) -> Formula:
-    """Return the rule with an equivalent weight decay if only one of the rules multiplies it by the learning rate."""
-    hyper, kinds = formula.hyper, (formula.rule.decay, rule.decay)
-    if kinds[0] != kinds[1] and "without rate" in kinds:
-        factor = hyper.learning_rate if rule.decay == "without rate" else 1 / hyper.learning_rate
-        hyper = hyper._replace(weight_decay=hyper.weight_decay * factor)
-    return Formula(rule, hyper)
+def _compensate(formula: Formula, rule: Any) -> Formula:
+    """Return a rule with the numbers that keep the updates, if the rules differ by constant factors of the moments."""
+    hyper = formula.hyper
+    if 1.0 in (hyper.b1, hyper.b2, hyper.momentum):
+        return Formula(rule, hyper)
+    old, new = _factors(formula.rule, hyper), _factors(rule, hyper)
+    m, v = (y / x for x, y in zip(old, new, strict=True))
+    root = {"none": v, "sqrt": v**0.5, "twice": v**0.25}[rule.root] if rule.second != "none" else 1.0
+    rate = shorten(float(hyper.learning_rate * root / m))
+    decay = hyper.weight_decay
+    if not {formula.rule.decay, rule.decay} <= set(GRADIENT_DECAY):
+        decay *= hyper.learning_rate if formula.rule.decay != "without rate" else 1.0
+        decay /= rate if rule.decay != "without rate" else 1.0
+    eps = hyper.eps * (v if "inside" in rule.eps else root)
+    if decay != hyper.weight_decay:
+        hyper = hyper._replace(weight_decay=shorten(float(decay)))
+    return Formula(rule, hyper._replace(learning_rate=rate, eps=shorten(float(eps)) if eps != hyper.eps else eps))
+
+
+def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
+    """Return the constant factors of the first moment with the velocity, and of the second moment."""
+    m, v = 1.0, 1.0
+    if (rule.first == "ema") != (rule.first_correction == "constant"):
+        m = 1 - hyper.b1 if rule.first == "ema" else 1 / (1 - hyper.b1)
+    if (rule.second == "ema") != (rule.second_correction == "constant"):
+        v = 1 - hyper.b2 if rule.second == "ema" else 1 / (1 - hyper.b2)
+    return m * (1 - hyper.momentum if rule.velocity == "ema" else 1.0), v
+
+
+def _complexity(formula: Formula, start: Formula) -> int:
+    """Return the number of differences from the start. Unusual numbers and switches count more than once."""
+    if type(formula.rule) is not type(start.rule):
+        return 2
+    changed = [name for name in HyperParams._fields if getattr(formula.hyper, name) != getattr(start.hyper, name)]
+    digits = [digits_of(float(getattr(formula.hyper, name))) for name in changed]
+    odd = sum((count > FEW_DIGITS) + (count > MANY_DIGITS) for count in digits)
+    return _difference_count(formula, start) + odd + sum(name in SWITCHES for name in changed)
+
+
+def _compensates(formula: Formula, start: Formula) -> bool:
+    """Return True if a number has so many digits that it probably compensates for a different choice."""
+    pairs = zip(formula.hyper, start.hyper, strict=True)
+    return any(a != b and digits_of(float(a)) > MANY_DIGITS for a, b in pairs)
+
+
+def digits_of(number: float) -> int:
+    """Return the number of significant digits of a hyper-parameter, or of 1 minus it if that has fewer, up to 8."""
+
+    def count(value: float) -> int:
+        return len(f"{abs(value):.7e}".partition("e")[0].rstrip("0").replace(".", ""))
+
+    return min(count(number), count(1 - number))
 
 
 def _difference_count(formula: Formula, start: Formula) -> int:
     """Return the number of different choices and hyper-parameters; the same change to both moments counts once."""
-    places = {edit.place for edit in edits_between(start.rule, formula.rule)}
-    pairs = sum(first in places and second in places for first, second in BOTH_MOMENTS.items())
-    return len(places) - pairs + _differing_numbers(formula, start)
-
-
-def _differs(formula: Formula, start: Formula, names: Iterable[str]) -> Iterator[bool]:
-    return (getattr(formula.hyper, name) != getattr(start.hyper, name) for name in names)
+    changes = {edit.place: edit.new for edit in edits_between(start.rule, formula.rule)}
+    pairs = sum(changes.get(first) == changes.get(second, "") for first, second in BOTH_MOMENTS.items())
+    return len(changes) - pairs + _differing_numbers(formula, start)
 
 
 def _differing_numbers(formula: Formula, start: Formula) -> int:

@@ -1,0 +1,173 @@
+"""Try all rules that differ from a rule in a few choices and usual numbers, without a fit.
+
+Only the first step is computed, for parameters that are zero. There an update is proportional to the learning rate, so
+one ratio for all elements is required, and the learning rate follows from it.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, neighbours, updates
+from nnjax.optcheck.rules.rule_choices import Edit, is_rare
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.fitting import Target
+from nnjax.optcheck.trace.tolerance import within
+
+VALUES: dict[str, tuple[float, ...]] = {
+    "b1": (0.5, 0.8, 0.9, 0.95, 0.99, 0.999),
+    "b2": (0.9, 0.95, 0.98, 0.99, 0.999, 0.9999),
+    "b3": (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999),
+    "eps": (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
+    "momentum": (0.5, 0.8, 0.9, 0.95, 0.99),
+    "dampening": (0.1, 0.5, 0.9),
+    "weight_decay": (1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 0.05, 0.1),
+    "clip": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
+    "rate_decay": (1e-4, 1e-3, 1e-2, 0.1),
+}
+LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # without effect on the first step
+ELEMENTS = 24  # number of elements that are compared first
+LOOSE = 2e-3  # allowed relative difference in the first step; decay after the update scales it by 1 - λ w
+
+
+def few_differences(target: Target, start: Formula, count: int) -> Iterator[tuple[Formula, tuple[Edit, ...]] | None]:
+    """Yield formulas with exactly `count` differences from the start whose first step agrees with the target.
+
+    Each formula comes with the edits that lead to it, and each rule is announced by None, so that rules can be
+    counted. A difference is a choice or a number; of three choices, rare ones are not tried. Choices without effect on
+    the first step are added after the first step was compared.
+
+    Args:
+      target: the updates to reproduce.
+      start: the formula to start from.
+      count: number of differences, 2 or 3.
+    """
+    first = _first_step(target)
+    if first is None:
+        return
+    for choices in range(count + 1):
+        for edits, rule in _rules(start.rule, choices, rare=count < 3, late=False):
+            yield None
+            for formula, numbers in _viable(rule, start, count - choices, first):
+                missing = count - choices - numbers
+                if missing == 1 and set(hyper_names(rule)) - set(hyper_names(start.rule)):
+                    yield formula, edits  # the number that the rule adds is the other difference
+                for more, later in _rules(rule, missing, rare=count < 3, late=True) if missing else [((), rule)]:
+                    if choices + missing > 0:
+                        for hyper in _with_new_numbers(hyper_names(later), formula.hyper, hyper_names(rule)):
+                            yield Formula(later, hyper), (*edits, *more)
+
+
+def _rules(start: Any, choices: int, *, rare: bool, late: bool) -> Iterator[tuple[tuple[Edit, ...], Any]]:
+    """Yield all rules with this number of choices that differ from the start, each once.
+
+    Args:
+      start: the rule to start from.
+      choices: number of different choices.
+      rare: if True, rare choices are included.
+      late: if True, only choices without effect on the first step are made, else only the others.
+    """
+    seen: set[Any] = {start}
+    level: list[tuple[tuple[Edit, ...], Any]] = [((), start)]
+    for _ in range(choices):
+        next_level = []
+        for edits, middle in level:
+            places = {edit.place for edit in edits}
+            for more, rule in neighbours(middle):
+                if rule in seen or places & {edit.place for edit in more} or (more[0].place in LATE) != late:
+                    continue
+                seen.add(rule)
+                if rare or not any(is_rare(edit) for edit in more):
+                    next_level.append(((*edits, *more), rule))
+        level = next_level
+    yield from level
+
+
+class _FirstStep(NamedTuple):
+    """The first step of elements with zero parameters: some elements, and all of them with their places."""
+
+    some: Target
+    whole: Target
+    places: np.ndarray  # indices of `some` in `whole`
+
+
+def _first_step(target: Target) -> _FirstStep | None:
+    whole = target.first_steps(1)
+    g, p, u = whole.inputs.grads[0], whole.inputs.params[0], whole.updates[0]
+    with np.errstate(invalid="ignore"):
+        places = np.flatnonzero((p == 0) & (g != 0) & ~(np.abs(u) < 10 * whole.bound[0]))
+    if places.size == 0:
+        places = np.flatnonzero((p == 0) & (g != 0))
+    if places.size == 0:
+        return None
+    order = places[np.argsort(np.abs(g[places]), kind="stable")]
+    places = order[np.unique(np.linspace(0, order.size - 1, ELEMENTS).astype(int))]
+    return _FirstStep(whole.select(places), whole, places)
+
+
+def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
+    """Yield the settings of a rule whose first step agrees with the target, and in how many numbers they differ."""
+    used = tuple(hyper_names(start.rule))
+    settings, counts, columns = _settings(tuple(hyper_names(rule)), used, start.hyper, numbers)
+    formula = Formula(rule, columns if len(settings) > 1 else settings[0])
+    with np.errstate(all="ignore"):
+        if is_by_leaf(rule):
+            values = np.atleast_2d(next(updates(formula, first.whole.inputs)))[:, first.places]
+        else:
+            values = np.atleast_2d(next(updates(formula, first.some.inputs)))
+        wanted, bound = first.some.updates[0], first.some.bound[0]
+        clear = int(np.nan_to_num(np.abs(wanted) / bound).argmax())
+        factors = wanted[clear] / values[:, clear]
+        factors = np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)
+        agree = within(factors[:, None] * values, wanted, bound + LOOSE * np.abs(wanted)).all(1)
+    for i in np.flatnonzero(agree):
+        rate = _short(float(settings[i].learning_rate * factors[i]), float(start.hyper.learning_rate))
+        different = counts[i] + (rate != start.hyper.learning_rate)
+        if different <= numbers:
+            yield Formula(rule, settings[i]._replace(learning_rate=rate)), int(different)
+
+
+@functools.lru_cache(maxsize=256)
+def _settings(
+    names: tuple[str, ...], used: tuple[str, ...], hyper: HyperParams, numbers: int
+) -> tuple[list[HyperParams], list[int], HyperParams]:
+    """Return hyper-parameters with at most `numbers` usual values that differ from a start, and how many differ.
+
+    Args:
+      names: the hyper-parameters of the rule.
+      used: the hyper-parameters of the rule at the start. Others take all usual values.
+      hyper: the values at the start.
+      numbers: the largest number of different values.
+
+    Returns:
+      The settings, the number of differences of each, and all settings as arrays (settings, 1).
+    """
+    known = [name for name in names if name in VALUES and name in used]
+    settings, counts = [], []
+    for base in _with_new_numbers(names, hyper, used):
+        for count in range(numbers + 1):
+            for changed in itertools.combinations(known, count):
+                options = [[v for v in VALUES[name] if v != getattr(hyper, name)] for name in changed]
+                for values in itertools.product(*options):
+                    settings.append(base._replace(**dict(zip(changed, values, strict=True))))
+                    counts.append(count)
+    columns = HyperParams(*(np.array(column)[:, None] for column in zip(*settings, strict=True)))
+    return settings, counts, columns
+
+
+def _with_new_numbers(names: Sequence[str], hyper: HyperParams, known: Sequence[str]) -> Iterator[HyperParams]:
+    """Yield hyper-parameters in which those that are not known take all usual values."""
+    new = [name for name in names if name in VALUES and name not in known]
+    for values in itertools.product(*(VALUES[name] for name in new)):
+        yield hyper._replace(**dict(zip(new, values, strict=True)))
+
+
+def _short(rate: float, usual: float) -> float:
+    """Return the shortest number close to a learning rate, or the usual learning rate if it is close."""
+    for value in (usual, *(float(f"{rate:.{digits}g}") for digits in (1, 2, 3))):
+        if abs(value - rate) <= LOOSE * abs(rate):
+            return value
+    return rate
