@@ -239,8 +239,8 @@ MISTAKES = {
     "shapes": (lambda: fit(folds=own(sizes=(2,))), ValueError, r"table must be \(members, m\) and sizes \(members,\)"),
     "floats": (lambda: fit(folds=own(table=((0.0, 1.0), (2.0, 3.0)))), TypeError,
                "table and sizes must be integers, got float64 and int64"),
-    "held out": (lambda: fit(folds=own(held_out=((4,),), held_sizes=(1,))), ValueError, "folds train 2 members and "
-                 "validate 1"),
+    "held out": (lambda: fit(folds=own(held_out=((4,),), held_sizes=(1,))), ValueError,
+                 "train and validate the same number of members, got 2 and 1"),
     "rows only": (lambda: fit(folds=own().train), TypeError, r"must be train\.Folds\(train, held_out\), got Rows"),
     "no weight": (lambda: fit(data=DATA._replace(weights=jnp.zeros(N).at[:5].set(1.0)), folds=own()), ValueError,
                   "the weights of the 1 validation rows of member 1 are all 0"),
