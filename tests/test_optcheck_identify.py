@@ -6,6 +6,7 @@ import pytest
 
 from nnjax.optcheck.rules.families import hyper_names, is_moments, neighbours, update_array, with_usual_values
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.fitting import Target, reproduces
 from nnjax.optcheck.search.rule_search import Budget, identify_formula
 from nnjax.optcheck.trace.gradient_script import gradient_script, rule_inputs
@@ -84,3 +85,9 @@ def test_every_place_is_in_the_table():
     places = {edit.place for _, edits, _ in CHOICES for edit in edits}
     assert places >= {"first", "second", "eps", "decay", "clip", "velocity", "counter", "hessian", "iterations"}
     assert len(CHOICES) > 3000
+
+
+def test_a_library_rule_with_other_numbers_is_plainer_than_one_with_a_different_choice():
+    rule, hyper = LIBRARY_RULES["optax.adamw"]  # w = 1e-4: without the learning rate, it would decay as much
+    formula = identify_formula(target_of(Formula(rule, hyper._replace(weight_decay=0.1))), None, Budget(10))[0].formula
+    assert (formula.rule.decay, formula.hyper.weight_decay) == ("decoupled", 0.1)

@@ -166,11 +166,23 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
         if not attempt.edits and reproduces(attempt.formula, target):
             return [attempt]
     if matches := budget.matches(LIBRARY_CHOICES, attempts, target, excluded=count - len(attempts)):
-        return matches[:1]
+        return [_plain(matches[0], target)]
     for name, level, start in _identification(target, budget):
         if matches := budget.matches(name, level, target):
             return matches[:1] if start is None else _simplest(matches, start, target)
     return []
+
+
+def _plain(match: Attempt, target: Target) -> Attempt:
+    """Return a library rule with other numbers that produces the same updates, or the match if there is none."""
+    if not match.edits or not is_moments(match.formula.rule):
+        return match
+    for name, library in LIBRARY_RULES.items():
+        if is_moments(library.rule) and hyper_names(library.rule) == hyper_names(match.formula.rule):
+            formula = _compensate(match.formula, library.rule)
+            if reproduces(formula, target):
+                return Attempt(formula, library=name)
+    return match
 
 
 def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt | None], Formula | None]]:
