@@ -132,7 +132,8 @@ def search(
       population: number of trials that are trained at the same time, each with all its seeds or folds. It is limited by
         memory.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
-      keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt".
+      keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt". With 1/2, "halving" is median
+        stopping: a trial continues if its score is below the median at its rung.
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
         "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
         with settings proposed by a model of the previous trials. "pbt" replaces the worst trials by copies of good ones

@@ -1,7 +1,8 @@
 """Continue a trial if it is among the best that have reached the rung so far (asynchronous successive halving).
 
 No trial waits for the others. All trials that reach a rung in the same round are also compared with each other. If the
-population contains all trials, this is therefore successive halving.
+population contains all trials, this is therefore successive halving. With keep = 1/2, it is median stopping: a trial
+continues if its score is below the median at its rung.
 
 Source: Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2020, arXiv:1810.05934, in the variant that stops
 trials instead of pausing them.
