@@ -85,7 +85,8 @@ def _draw_row(axes: Any, y: float, variant: Variant, ratios: dict[str, Ratio]) -
         axes.scatter(x, y, color=color_of(peer), marker=marker, linewidths=0, clip_on=False, **style)
         if is_beyond and is_fastest:
             side, align = (-1, "right") if x > 1 else (1, "left")
-            axes.annotate(f"{ratio.value:.2g} ×", (x, y), (side * (6 + 26 * beyond), 0), textcoords="offset points",
+            text = f"{ratio.value:.0f} ×" if x > 1 else f"{ratio.value:.2g} ×"
+            axes.annotate(text, (x, y), (side * (6 + 26 * beyond), 0), textcoords="offset points",
                           ha=align, va="center", fontsize=8, color=color_of(peer))  # fmt: skip
             beyond += 1
         elif is_fastest:

@@ -10,7 +10,7 @@ from benchmarks.report.drawing import COLORS, WIDTH, color_of, kind_of, set_titl
 from benchmarks.report.variants import fastest_row, median_time, peer_label, title_of
 
 EXPLANATION = (
-    "Each dot is the fastest form of a library for one variant; dots in a column do the same work. "
+    "Each dot is the fastest form of a library for one variant; dots in a column do the same work.\n"
     "Programs whose data fit into a cache may be above the slope."
 )
 
@@ -25,7 +25,7 @@ def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
     if rates is None or not points:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 5.6))
-    figure.subplots_adjust(left=0.085, right=0.98, top=0.84, bottom=0.1)
+    figure.subplots_adjust(left=0.085, right=0.98, top=0.82, bottom=0.1)
     peak, bandwidth = rates.flops / 1e9, rates.bytes / 1e9  # operations and bytes per nanosecond
     intensities = sorted(row.flops / row.bytes for row in points)
     x = [intensities[0] / 2, peak / bandwidth, max(intensities[-1] * 2, 2 * peak / bandwidth)]
