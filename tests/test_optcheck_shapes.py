@@ -166,6 +166,13 @@ def clip(grads, bound):
 """
 
 
+def test_a_function_that_is_not_implemented_is_reported(tmp_path):
+    file = tmp_path / "unfinished_rule.py"
+    file.write_text("def step(params, grads):\n    raise NotImplementedError('sparse gradients')\n", encoding="utf-8")
+    (finding,) = optcheck.audit(file).findings
+    assert "sparse gradients" in finding.problem
+
+
 def test_a_folder_is_audited_without_base_classes_and_helpers(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.path", [*sys.path])
     (tmp_path / "rules").mkdir()

@@ -203,9 +203,9 @@ def _identify(name: str, member: Any, max_fits: int) -> Finding | None:
         script = gradient_script(ndim=adapter.ndim)
         target = target_of(trace(adapter, script, "float64", Deadline(None)), script, "float64")
         parts = identify_by_dimensions(target, Budget(max_fits))
-    except NotImplementedError:
-        return None
     except Exception as error:  # the optimizer's code may raise any exception
+        if isinstance(error, NotImplementedError) and inspect.isclass(member):
+            return None
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return Finding(name, line, problem=first.removesuffix(" adapt it:").rstrip(";:").removeprefix("optcheck: "))
     if not parts:

@@ -290,7 +290,7 @@ def _direction(
 
 
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
-    """Return the moment as it is stored for the next step."""
+    """Return the moment to store for the next step."""
     if storage in ROUNDED or storage in STORED:
         return _rounded(new, storage.partition(" ")[0])
     if storage == "root":

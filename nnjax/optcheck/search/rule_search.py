@@ -443,7 +443,7 @@ def _complexity(formula: Formula, start: Formula) -> int:
 
 
 def _compensates(formula: Formula, start: Formula) -> bool:
-    """Return True if a number has so many digits that it probably compensates for a different choice."""
+    """Return True if a number has too many digits to be chosen, so it may compensate for a different choice."""
     pairs = zip(formula.hyper, start.hyper, strict=True)
     return any(a != b and digits_of(float(a)) > MANY_DIGITS for a, b in pairs)
 
