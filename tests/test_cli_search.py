@@ -54,7 +54,7 @@ def test_a_search_writes_all_trials_best_first(search):
     assert table["score"].is_monotonic_increasing
     assert (table[table["status"] == "finished"]["epochs"] == 2).all()
     assert "359 for the test" in ended.out
-    assert "the test rows are not used before the end" in ended.out
+    assert "the test rows are used only at the end" in ended.out
     best = table.iloc[0]
     assert re.search(f"{best['learning_rate']:.4g} .* {best['score']:.4f} ", ended.out)
     assert "10 of 10 trials have ended  best score" in ended.err

@@ -22,7 +22,7 @@ from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
 from nnjax.cli.receipt import data_digest
 from nnjax.cli.search_folder import load_search
-from nnjax.cli.search_receipt import check_files, load_receipt, vouch_for_report
+from nnjax.cli.search_receipt import check_files, load_receipt, update_report_checksum
 from nnjax.cli.search_report import draw_search
 from nnjax.cli.sweep import redraw_sweep
 
@@ -76,7 +76,7 @@ def _redraw_search(path: Path) -> list[str]:
     run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
     check_files(path, load_receipt(path))
     drawn = draw_search(path, load_search(path))
-    vouch_for_report(path)
+    update_report_checksum(path)
     return drawn
 
 

@@ -163,8 +163,9 @@ def search_command(
     say(
         f"{own['trials']:,} trials{describe_replicates(own)} of {', '.join(map(option_name, request.space))}, "
         f"{own['population']} at a time, compared after {own['rungs']} epochs, method {own['method']}, strategy "
-        f"{config.strategy}; the test rows are not used before the end; the folder is [bold]{escape(str(path))}[/]"
+        f"{config.strategy}"
     )
+    say(f"the test rows are used only at the end; the folder is [bold]{escape(str(path))}[/]")
     with explain("search", path, save_settings), shown_leaders(own["trials"], list(request.space)) as show:
         if anyway:
             record_anyway(path)

@@ -18,8 +18,8 @@ from nnjax.train.engine.search.groups import split_space
 def plan_search(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], mesh: Mesh | None) -> str:
     """Return a table of the estimated cost as text; see `search_arguments` for the arguments.
 
-    The number of steps is that of a search with random scores. Time and memory are estimated from one network with the
-    largest width and the first value of each list that changes the program.
+    The steps are counted in a simulated search with random scores. Time and memory are estimated from one network with
+    the largest width and the first value of each list that changes the program.
     """
     draws = np.random.default_rng(config.seed)
     decisions = make_decisions(

@@ -114,7 +114,7 @@ def check_files(path: Path, receipt: SearchReceipt) -> None:
         raise ValueError(f"{path}: {'; '.join(problems)}; restore the file, or search again")
 
 
-def vouch_for_report(path: Path) -> None:
+def update_report_checksum(path: Path) -> None:
     """Update only the checksum of REPORT in the receipt, after the report was written again."""
     receipt = load_receipt(path)
     content: dict[str, Any] = {name: value for name, value in receipt.items() if name != "sha256"}

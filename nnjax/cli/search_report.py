@@ -26,8 +26,8 @@ CAPTIONS = {
     "falls at the end, more trials may find a better setting.",
     "importance": "The share of the variance in the first rung's scores that each setting explains alone. A bar below "
     "the line could be chance. The rest of the variance is noise and interactions between settings.",
-    "parallel": "Each line is a trial; dark lines have low scores. If dark lines meet on an axis, that value is good "
-    "for all values of the other settings.",
+    "parallel": "Each line is a trial; dark lines have low scores. If dark lines meet at a value of an axis, this "
+    "value is good for all values of the other settings.",
 }
 FEWEST_FOR_IMPORTANCE = 8  # minimum number of trials; with fewer, any importance could be chance
 

@@ -73,7 +73,7 @@ def parse_request(settings: Mapping[str, Any]) -> Request:
 
 
 def replicates_of(settings: Mapping[str, Any]) -> int | None:
-    """Return the number of networks of a trial, one for each fold or seed; None for a single network."""
+    """Return the number of networks of a trial, one for each fold or seed; None if there is only one."""
     count: int = settings["folds"] or settings["seeds"]
     return None if count == 1 else count
 

@@ -164,7 +164,7 @@ def import_place(place: str | Path) -> ModuleType:
 
 
 def _looks_like_optimizer(member: Any, module: ModuleType) -> bool:
-    """Return True if the arguments or methods look like those of an optimizer that this module defines."""
+    """Return True if the arguments or methods look like an optimizer's. Functions and classes must be from `module`."""
     if isinstance(member, tuple):
         return len(member) in (2, 3) and all(map(callable, member))
     if inspect.ismodule(member) or not (callable(member) or hasattr(member, "__dict__")):
@@ -195,7 +195,10 @@ def _roles(function: Any) -> set[str]:
 
 
 def _identify(name: str, member: Any, max_fits: int) -> Finding | None:
-    """Return the rule of an optimizer, or None for a base class."""
+    """Return a finding with the rule of an optimizer or, if that fails, with the problem.
+
+    Return None for a class that raises NotImplementedError.
+    """
     source = member if inspect.isclass(member) else inspect.unwrap(member)
     line = inspect.getsourcelines(source)[1] if inspect.isfunction(source) or inspect.isclass(source) else 1
     try:

@@ -265,7 +265,7 @@ def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
 
 
 def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
-    """Return the library formula with this name and these hyper-parameters; None for an unknown name."""
+    """Return the library formula with this name and these hyper-parameters; None if the name is unknown."""
     if name not in LIBRARY_RULES:
         return None
     rule, hyper = LIBRARY_RULES[name]

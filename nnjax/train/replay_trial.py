@@ -69,9 +69,9 @@ def replay_trial(
 ) -> TrialReplay:
     """Train one trial of a `search` again, up to the last rung that it reached or until it diverges.
 
-    Pass the same arguments as to the search. On the same machine, the scores and the network are then bitwise the same,
-    because the same program runs, with only this trial. If "pbt" copied the trial, training begins with its first
-    ancestor.
+    Pass the same arguments as to the search. On the same machine, the scores and the network are then bitwise
+    identical, because the same program runs, with only this trial. If "pbt" copied the trial, training begins with its
+    first ancestor.
 
     Args:
       make_run: see `search`.
@@ -98,16 +98,17 @@ def replay_trial(
 
     Raises:
       ValueError: if the table has no such trial or does not match the space and the rungs, if the trial is a copy that
-        ended before its first rung, or without the validation data or folds of the search; also as raised by `search`.
+        ended before its first rung, or if the validation data or folds of the search are missing; also as raised by
+        `search`.
       TypeError: as raised by `search`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
     >>> space = {"rate": train.log_uniform(1e-4, 1e-1)}
-    >>> given = {"validation": digits.test, "trials": 4, "population": 2, "rungs": (1, 2)}
-    >>> found = train.search(make, space, digits.train, **given)
-    >>> again = train.replay_trial(make, space, digits.train, found.table, found.best.trial, **given)
-    >>> again.network.score == found.best.score
+    >>> arguments = {"validation": digits.test, "trials": 4, "population": 2, "rungs": (1, 2)}
+    >>> result = train.search(make, space, digits.train, **arguments)
+    >>> replay = train.replay_trial(make, space, digits.train, result.table, result.best.trial, **arguments)
+    >>> replay.network.score == result.best.score
     True
     """
     refuse_forked_process("replay_trial")

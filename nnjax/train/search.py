@@ -60,22 +60,22 @@ class Search(NamedTuple):
     table: Table  # one row per trial, best first: settings, status, epochs, score, score at each rung and more
     networks: list[TrialNetwork]  # the best trials with their networks, best first
     rank_correlations: list[float]  # Spearman's ρ of scores at each earlier rung and at the last; NaN for < 3 trials
-    # Score of the second-best trial minus score of the best, over seeds or folds; None for one seed, or without two
-    # ranked trials
+    # Score of the second-best trial minus score of the best, over seeds or folds; None if there is one seed or if fewer
+    # than two trials are ranked
     advantage: PairedDifference | None
     seconds: Seconds
     validation: Data | None  # validation data, which `ensemble` uses; with folds, the data
-    held_out_rows: Rows | None = None  # rows of `validation` that each fold holds out; None for all rows
+    held_out_rows: Rows | None = None  # rows of `validation` that each fold holds out; None means all rows
 
     def ensemble(self, k: int, combine: Callable[[PyTree], PyTree] | None = None) -> Selection:
         """Select an ensemble of `k` networks greedily by the validation loss. It may contain a network several times.
 
-        With folds, the prediction for a row is that of the networks that were not trained on it.
+        With folds, a row is predicted only by the networks that were not trained on it.
 
         Args:
           k: number of members.
-          combine: function from predictions (members, n, ...) to the prediction (n, ...). None for the logarithm of the
-            mean probabilities if the loss is `losses.cross_entropy`, or for the mean otherwise.
+          combine: function from predictions (members, n, ...) to the prediction (n, ...). None means the logarithm of
+            the mean probabilities if the loss is `losses.cross_entropy`, and the mean otherwise.
 
         Raises:
           ValueError: if all trials diverged, if the search had no `validation=` and no `folds=`, or if the runs have no
@@ -132,8 +132,8 @@ def search(
       population: number of trials that are trained at the same time, each with all its seeds or folds. It is limited by
         memory.
       rungs: ascending numbers of epochs after which trials are compared; the last is the full length.
-      keep: share of the trials that continue at a rung; None for 1/3, or 0.8 with "pbt". With 1/2, "halving" is median
-        stopping: a trial continues if its score is below the median at its rung.
+      keep: share of the trials that continue at a rung; None means 1/3, or 0.8 with "pbt". With 1/2, "halving" is
+        median stopping: a trial continues if its score is below the median at its rung.
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
         "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
         with settings proposed by a model of the previous trials. "pbt" replaces the worst trials by copies of good ones
@@ -157,7 +157,7 @@ def search(
       ranked by their lowest score at any rung, and their networks are from this rung; trials that diverged come last.
 
     Raises:
-      ValueError, TypeError: for arguments out of range, and as raised by `sweep`.
+      ValueError, TypeError: if an argument is out of range or has the wrong type; also as raised by `sweep`.
       RunMismatchError, FileExistsError, InterruptedRun: as raised by `fit`.
 
     Warns:
@@ -167,10 +167,10 @@ def search(
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
     >>> space = {"rate": train.log_uniform(1e-4, 1e-1)}
-    >>> found = train.search(
+    >>> result = train.search(
     ...     make, space, digits.train, validation=digits.test, trials=9, population=3, rungs=(1, 3), networks=2
     ... )
-    >>> 1e-3 < found.best.settings["rate"] < 1e-1, len(found.table)
+    >>> 1e-3 < result.best.settings["rate"] < 1e-1, len(result.table)
     (True, 9)
 
     Source: cited in `engine/search`, in the file of each method.
@@ -191,7 +191,7 @@ def search(
     names = tuple(traced)
 
     def begin(index: int, count: int, earlier: Group | None) -> tuple[Group, Job]:
-        """Return a group of trials, enlarged by `count` trials, and the job of its first population."""
+        """Return a new group of `count` trials, or `earlier` with `count` more, and the job of its first new trials."""
         fixed, words = structures[index], key_words(key)
         schedule = Schedule(
             tuple(traced.values()),

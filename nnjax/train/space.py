@@ -28,14 +28,14 @@ Space = Mapping[str, Dimension]
 
 
 def uniform(low: float, high: float) -> Dimension:
-    """Return a range of numbers that are drawn uniformly.
+    """Return a dimension whose numbers are drawn uniformly from a range.
 
     Args:
       low: the smallest value.
       high: the largest value.
 
     Raises:
-      ValueError: for numbers that are not finite, or low ≥ high.
+      ValueError: if a number is not finite, or if low ≥ high.
 
     >>> train.uniform(0, 0.5).values
     (0.0, 0.5)
@@ -44,14 +44,14 @@ def uniform(low: float, high: float) -> Dimension:
 
 
 def log_uniform(low: float, high: float) -> Dimension:
-    """Return a range of positive numbers, such as learning rates, whose logarithm is drawn uniformly.
+    """Return a dimension of positive numbers, such as learning rates, whose logarithm is drawn uniformly.
 
     Args:
       low: the smallest value, > 0.
       high: the largest value.
 
     Raises:
-      ValueError: for numbers that are not positive and finite, or low ≥ high.
+      ValueError: if a number is not positive and finite, or if low ≥ high.
 
     >>> train.log_uniform(1e-4, 1e-1).values
     (0.0001, 0.1)
@@ -63,14 +63,14 @@ def log_uniform(low: float, high: float) -> Dimension:
 
 
 def choice(values: Iterable[float]) -> Dimension:
-    """Return a list of equally probable numbers. They are traced, so one program is compiled for all numbers.
+    """Return a dimension of equally probable numbers. They are traced, so one program is compiled for all of them.
 
     Args:
       values: the numbers, sorted if their order is meaningful.
 
     Raises:
-      ValueError: for an empty list, duplicates, or numbers that are not finite.
-      TypeError: for values that are not numbers; use `structure` for them.
+      ValueError: if the list is empty or contains duplicates, or if a number is not finite.
+      TypeError: if a value is not a number; use `structure` for such values.
 
     >>> train.choice([16, 32, 64]).values
     (16, 32, 64)
@@ -88,7 +88,7 @@ def choice(values: Iterable[float]) -> Dimension:
 
 
 def structure(values: Iterable[Any]) -> Dimension:
-    """Return a list of values that change the program, such as depths, activations, batch sizes or optimizers.
+    """Return a dimension whose values change the program, such as depths, activations, batch sizes or optimizers.
 
     `make_run` gets the Python values, not tracers. For each combination of values, a separate program is compiled.
 
@@ -96,8 +96,8 @@ def structure(values: Iterable[Any]) -> Dimension:
       values: hashable values.
 
     Raises:
-      ValueError: for an empty list, or duplicates.
-      TypeError: for values that are not hashable.
+      ValueError: if the list is empty or contains duplicates.
+      TypeError: if a value is not hashable.
 
     >>> train.structure([1, 2, 3]).values
     (1, 2, 3)

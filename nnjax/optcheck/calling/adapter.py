@@ -19,7 +19,7 @@ class Adapter(NamedTuple):
     kind: str
     init: Callable[[PyTree], Any]  # params -> state
     step: Callable[[Any, PyTree, PyTree], tuple[PyTree, Any]]  # (state, params, grads) -> (updates, state)
-    params_of: Callable[[Any], PyTree] | None = None  # state -> parameters; None if the state does not hold them
+    params_of: Callable[[Any], PyTree] | None = None  # state -> parameters; None if the state does not contain them
     eager: bool = False  # True for NumPy, PyTorch, and objects that keep state
     called: str = ""  # description of the call for the report; "" for standard kinds
     ndim: int = 0  # minimum number of dimensions of the leaves that the optimizer accepts
@@ -27,7 +27,7 @@ class Adapter(NamedTuple):
 
     @property
     def pure(self) -> bool:
-        """True if `step` can be transformed by jit and scan."""
+        """Return True if jit and scan can transform `step`."""
         return not self.eager
 
 

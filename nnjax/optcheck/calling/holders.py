@@ -131,7 +131,7 @@ def _adapter(
 def _call(
     instance: Any, method: str, container: Any, layout: Layout, grads: PyTree, pack_grads: Callable[[PyTree], Any]
 ) -> Any:
-    """Call the method with the gradients, and with the container if an argument is the parameters."""
+    """Call the method with the gradients and, if it takes parameters, with the container."""
     function = instance if inspect.isfunction(instance) else getattr(instance, method)
     packed, values, keywords = None, [], {}
     for argument in arguments_of(function) or ():

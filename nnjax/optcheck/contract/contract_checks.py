@@ -219,7 +219,7 @@ def _check_mutation(adapter: Adapter, array: Callable[..., Any]) -> list[Violati
 
 
 def _check_types(adapter: Adapter, params: PyTree, grads: list[PyTree], can_jit: bool) -> list[Violation]:
-    """Check that updates have the structure, shapes and dtypes of the gradients, and that the state keeps its own."""
+    """Check structures, shapes and dtypes: updates must match the gradients, and the state must keep its types."""
     updates: list[dict[str, str]] = []
     states: list[dict[str, str]] = []
 

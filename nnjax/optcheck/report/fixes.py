@@ -29,7 +29,7 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
 
     Args:
       diagnosis: the explanation of the difference.
-      observation: the updates of both optimizers; the call must reproduce those of the candidate.
+      observation: the updates of both optimizers; the call must reproduce the candidate's updates.
       torch: True if the reference is a PyTorch optimizer; PyTorch classes are then tried before optax.
       deadline: the time limit, checked before every step.
     """

@@ -39,17 +39,17 @@ class Report(NamedTuple):
 
     @property
     def matches(self) -> bool:
-        """True if updates were compared and equal those of the reference up to rounding."""
+        """Return True if updates were compared and equal the reference's updates up to rounding."""
         return bool(self.passes) and self.divergence is None
 
     @property
     def broken(self) -> bool:
-        """True if the candidate violates the contract; notes are not violations."""
+        """Return True if the candidate violates the contract; notes are not violations."""
         return any(violation.severity == "violation" for violation in self.violations)
 
     @property
     def ok(self) -> bool:
-        """True if the candidate matches and does not violate the contract."""
+        """Return True if the candidate matches and does not violate the contract."""
         return self.matches and not self.broken
 
     @property

@@ -1,4 +1,4 @@
-"""Explain why two optimizers differ: their formulas, how much updates differ, and what remains unobserved."""
+"""Explain why two optimizers differ: find their formulas, measure the difference, and list what was not observed."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ class Explanation(NamedTuple):
     formula: Formula
     causes: tuple[Cause, ...]  # differences from the reference; () if the reference is unknown
     error: float  # largest relative difference from the candidate's updates
-    library: str  # name of the library rule that it equals or comes from; "" for none, or for the reference's rule
+    library: str  # name of the library rule that it equals or comes from; "" if there is none or it is the reference's
     runner_up: str = ""  # description of the next best formula, with the share of updates that it reproduces
     synonyms: tuple[tuple[Cause, ...], ...] = ()  # causes of equivalent formulas, which are equal for all gradients
 
@@ -197,7 +197,10 @@ def _with_float32_bound(target: Target) -> Target:
 
 
 def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:
-    """Describe which of the reference and the neighbours comes closest without reproducing all updates."""
+    """Describe the next best formula: the reference or a neighbour that reproduces most of the updates, but not all.
+
+    Return "" if there is none.
+    """
     formula = explanation.formula
     shares = {} if reference is None else {"the reference": share_within(reference, target)}
     for edits, rule in neighbours(formula.rule):

@@ -30,7 +30,8 @@ VALUES: dict[str, tuple[float, ...]] = {
 }
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # without effect on the first step
 ELEMENTS = 24  # number of elements that are compared first
-LOOSE = 2e-3  # allowed relative difference in the first step; decay after the update scales it by 1 - λ w
+# Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w
+LOOSE = 2e-3
 
 
 def few_differences(target: Target, start: Formula, count: int) -> Iterator[tuple[Formula, tuple[Edit, ...]] | None]:
@@ -109,7 +110,7 @@ def _first_step(target: Target) -> _FirstStep | None:
 
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
-    """Yield the settings of a rule whose first step agrees with the target, and in how many numbers they differ."""
+    """Yield settings of a rule whose first step agrees with the target, and how many hyper-parameters differ."""
     used = tuple(hyper_names(start.rule))
     settings, counts, columns = _settings(tuple(hyper_names(rule)), used, start.hyper, numbers)
     formula = Formula(rule, columns if len(settings) > 1 else settings[0])

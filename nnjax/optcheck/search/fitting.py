@@ -117,7 +117,7 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
     Args:
       formula: the rule and the initial hyper-parameters.
       target: the updates to reproduce.
-      names: the hyper-parameters to fit; None for all that `free_names` returns.
+      names: the hyper-parameters to fit; None means all that `free_names` returns.
     """
     target, names = _fit_sample(formula.rule, target), free_names(formula) if names is None else names
     costly = is_costly(formula.rule)
@@ -129,14 +129,14 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
 
 
 def fit_learning_rate(formula: Formula, target: Target) -> Formula:
-    """Return the formula with a learning rate at which the median ratio of the target's updates to its own is 1."""
+    """Scale the learning rate of a formula so that the median ratio of the target's updates to the formula's is 1."""
     target = sample(formula.rule, target)
     factor = _median_ratios(_updates_by_setting(formula, target), target)[0]
     return _with(formula, {"learning_rate": shorten(float(formula.hyper.learning_rate * factor))})
 
 
 def free_names(formula: Formula) -> list[str]:
-    """Return the names of the hyper-parameters to fit: those that the rule uses, are not 0 and are not redundant."""
+    """Return the names of the hyper-parameters to fit: those in the rule that are neither 0 nor redundant."""
     names = [name for name in hyper_names(formula.rule) if getattr(formula.hyper, name) != 0]
     # Sophia's clipping bound is redundant: changes of λ, γ, ε and w have the same effect
     return [name for name in names if name != "clip" or not isinstance(formula.rule, SophiaRule)]
@@ -177,7 +177,7 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 
 
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
-    """Return the formula with the best usual values. A fit that starts far away could end in a wrong minimum."""
+    """Return the formula with the best usual values. A fit that starts far away could end in a poor local minimum."""
     usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))

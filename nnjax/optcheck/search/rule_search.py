@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
 
     formula: Formula
     edits: tuple[Edit, ...] = ()  # edits that lead to it from the rule at which the search starts
-    library: str = ""  # name of the library rule that it equals or was derived from; "" for none
+    library: str = ""  # name of the library rule that it equals or was derived from; "" if there is none
 
 
 class Level(NamedTuple):
@@ -151,7 +151,9 @@ def search(
 
 
 def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> list[Attempt]:
-    """Return formulas that reproduce the updates, starting from the closest library rules; [] if there are none.
+    """Search for formulas that reproduce the updates: the guess, then neighbours of the closest library rules.
+
+    Return [] if no formula does.
 
     Args:
       target: the updates to reproduce.
@@ -279,7 +281,10 @@ def _start_and_choice(start: Formula) -> Iterator[Attempt]:
 
 
 def _few_differences(target: Target, start: Formula, count: int) -> Iterator[Attempt | None]:
-    """Yield the rules with two or three differences; named rules only with two choices and unchanged numbers."""
+    """Yield the rules that differ from the start in exactly `count` choices or numbers.
+
+    For a named rule, two choices are changed and the numbers are kept; for count = 3 nothing is yielded.
+    """
     if is_moments(start.rule):
         for found in few_differences(target, start, count):
             yield found and Attempt(*found)
@@ -443,7 +448,10 @@ def _complexity(formula: Formula, start: Formula) -> int:
 
 
 def _compensates(formula: Formula, start: Formula) -> bool:
-    """Return True if a number has too many digits to be chosen, so it may compensate for a different choice."""
+    """Return True if a changed hyper-parameter has more than MANY_DIGITS digits.
+
+    Nobody would set such a value, so it probably compensates for a different choice of the rule.
+    """
     pairs = zip(formula.hyper, start.hyper, strict=True)
     return any(a != b and digits_of(float(a)) > MANY_DIGITS for a, b in pairs)
 

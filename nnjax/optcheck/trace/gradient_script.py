@@ -52,8 +52,8 @@ class GradientScript(NamedTuple):
 def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
     """Return the gradients and parameters of all steps.
 
-    Leaves below "zero" have zero parameters, so that no digits cancel. Leaves below "normal" have parameters from
-    N(0, 1).
+    Under the key "zero", all parameters are 0, so that new minus old parameters loses no digits to cancellation. Under
+    "normal", they are drawn from N(0, 1).
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
@@ -96,7 +96,7 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
 
 
 def _orthogonal(p: np.ndarray, g: np.ndarray, rows: int) -> np.ndarray:
-    """Make the rows of parameters (steps, elements) orthogonal to those of the gradient, so that AdamP projects."""
+    """Make the rows of parameters (steps, elements) orthogonal to the gradient's rows, so that AdamP projects."""
     rows_p, rows_g = (array.reshape(len(array), rows, -1) for array in (p, g))
     squares = (rows_g**2).sum(-1, keepdims=True)
     share = (rows_p * rows_g).sum(-1, keepdims=True) / np.where(squares == 0, 1.0, squares)

@@ -52,7 +52,7 @@ def observe(
       reference: the reference, or its formula.
       dtype: the dtype of parameters and gradients.
       deadline: the time limit, checked before every step.
-      script: the scripted gradients; None for the default script without a schedule.
+      script: the scripted gradients; None means the default script without a schedule.
 
     Raises:
       TimeLimitError: at the deadline.

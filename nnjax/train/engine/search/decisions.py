@@ -55,7 +55,7 @@ def decide(
       key: the search's random key as integers, see `key_words`.
     """
     traced, structures = split_space(space)
-    untrained: Any = None  # no run is built
+    untrained: Any = None  # `make_run` of the groups; the simulation trains nothing
     groups: dict[int, Group] = {}
     order = list(range(len(structures)))
     trial_steps = rounds = longest = 0

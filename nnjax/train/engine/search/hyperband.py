@@ -16,7 +16,10 @@ from nnjax.train.engine.search.schedule import Ledger, Method, Schedule
 
 
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
-    """Return a mask of the trials whose bracket is not compared yet, and of the best trials in the other brackets."""
+    """Return a mask of the trials that continue.
+
+    All trials of brackets that are not compared at this rung continue, and the best trials of each other bracket.
+    """
     brackets = brackets_of(np.arange(schedule.trials), schedule.rungs, schedule.keep)
     continues = brackets[trials] > rung
     for bracket in range(rung + 1):

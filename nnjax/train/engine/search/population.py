@@ -42,7 +42,7 @@ def move_members(
       fresh: (members,) bool, True for members that get a new initial state instead.
       keys: (members,) the keys of the runs.
       hyper: (members, ...) the hyper-parameters after the decision.
-      data: one example, of which only shapes and dtypes are used.
+      data: one example; only its shapes and dtypes are used.
     """
 
     def move(member: tuple[FitState, Array, Key, PyTree], data: Data) -> FitState:
@@ -86,7 +86,7 @@ def networks_of(ensemble: Ensemble, fs: FitState, hyper: PyTree) -> Networks:
 
 @compiled(donated=("networks",))
 def keep_networks(ensemble: Ensemble, networks: Networks, fs: FitState, hyper: PyTree, index: Array) -> Networks:
-    """Return the networks to keep, from those kept so far and those of the population.
+    """Return the networks to keep, chosen from the networks kept so far and the population.
 
     Args:
       ensemble: the runs.

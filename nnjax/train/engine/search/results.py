@@ -32,7 +32,7 @@ class TrialNetwork(NamedTuple):
     run: Trainable  # the run with these settings
     params: Params  # with an axis (replicates, ...) for several seeds or folds
     state: State
-    replicates: int | None = None  # number of seeds or folds; None for one run
+    replicates: int | None = None  # number of seeds or folds; None if each trial is one run
 
 
 class Group(NamedTuple):
