@@ -7,7 +7,9 @@ from nnjax.train.engine.search.schedule import FREE, Schedule, first_state, is_d
 from nnjax.train.space import uniform
 
 
-def make_schedule(method="halving", *, trials, slots, ends=(1, 3, 9), keep=1 / 3, dimensions=1, score="loss", seed=0):
+def make_schedule(
+    method="halving", *, trials, slots, ends=(1, 3, 9), keep=1 / 3, dimensions=1, score="loss", seed=0, patience=None
+):
     return Schedule(
         (uniform(0, 1),) * dimensions,
         trials,
@@ -17,6 +19,7 @@ def make_schedule(method="halving", *, trials, slots, ends=(1, 3, 9), keep=1 / 3
         score,
         (0, seed),
         METHODS[method],
+        patience,
     )
 
 
@@ -48,6 +51,11 @@ def simulate(schedule, score, diverge=lambda trial: None):
         state = following
         assert len(rounds) < 10_000
     return state.ledger, rounds
+
+
+def by_rung(scores):
+    """Return a score from a list for each trial, with one score for each step."""
+    return lambda trial, units, step: scores[trial][step - 1]
 
 
 def by_trial(scores):

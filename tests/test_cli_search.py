@@ -173,7 +173,50 @@ def test_a_copy_is_noted(tmp_path):
     ended = succeed("search", "digits", *given, *rest, "--out", tmp_path / "run", "--no-plots")
     row = pd.read_csv(tmp_path / "run" / "search.csv").iloc[0]
     assert row["parent"] >= 0, "choose a seed whose best trial is a copy"
-    assert f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with" in ended.out
+    assert f"trial {row['trial']} began as a copy of trial {row['parent']}, so its settings changed" in ended.out
+    assert "nnjax predict FOLDER uses the trial's own network, and nnjax replay FOLDER trains it again" in ended.out
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """Return a file of noise, on which the first epochs are the best."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("noise") / "noise.csv"
+    frame = pd.DataFrame(rng.normal(size=(200, 4)), columns=list("abcd"))
+    frame.assign(y=np.where(rng.random(200) < 0.5, "no", "yes")).to_csv(path, index=False)
+    return path
+
+
+OVERFIT = ("--learning-rate", "0.02..0.05", "--rungs", "2,30", "--trials", "3", "--keep-share", "1", "--no-plots")
+
+
+@pytest.mark.parametrize("seeds", ["1", "2"])
+@pytest.mark.filterwarnings("ignore:search. trial .* is within noise")
+def test_the_command_repeats_a_network_of_an_earlier_rung(noise, tmp_path, seeds):
+    """The learning rate is constant, so the network after 2 of 30 epochs is that of a run of 2 epochs."""
+    given = ("search", noise, "-t", "y", *OVERFIT, "--schedule", "constant", "--width", "64", "--seeds", seeds)
+    (command,) = re.findall("best setting again with: (nnjax .*)", succeed(*given, "--out", tmp_path / "run").out)
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["epochs"], [note for note in result["notes"] if "command" in note]) == (2, [])
+    succeed(*shlex.split(command)[1:], "--out", tmp_path / "again", "--no-plots")
+    again = read_json(tmp_path / "again" / "result.json")
+    assert again["test"]["loss"] == pytest.approx(result["test"]["loss"], rel=1e-5)
+
+
+def test_patience_stops_trials_and_is_verified(noise, tmp_path):
+    given = ("--method", "random", "--rungs", "1,2,4,8,16", "--patience", "1", "--population", "2", "--trials", "4")
+    succeed("search", noise, "-t", "y", *OVERFIT[:2], *given, "--width", "64", "--out", tmp_path / "run", "--no-plots")
+    table = pd.read_csv(tmp_path / "run" / "search.csv")
+    assert "stopped" in set(table["status"])
+    for _, row in table[table["status"] == "stopped"].iterrows():
+        scores = row[[name for name in table if re.fullmatch(r"score_\d+", name)]].dropna().astype(float)
+        assert scores.iloc[-1] >= scores.iloc[-2]
+    assert "bit for bit: the decisions on all 4 trials follow" in succeed("verify", tmp_path / "run").out
+
+
+def test_a_network_before_the_learning_rate_decayed_is_noted(noise, tmp_path):
+    ended = succeed("search", noise, "-t", "y", *OVERFIT, "--width", "64", "--out", tmp_path / "run")
+    assert "the best network is from epoch 2, before the learning rate had decayed; the command trains" in ended.out
+    assert re.search("best setting again with: nnjax train .* --epochs 30 --patience 30$", ended.out, re.MULTILINE)
 
 
 def test_a_narrow_terminal_shows_all_digits():
@@ -192,6 +235,7 @@ MISTAKES = {
     ("--dropout", "0..1.5"): r"dropout: rate must be in \[0, 1\), got 1.5",
     ("--dropout", "0..0.5", "--trials", "0"): "--trials must be ≥ 1, got 0",
     ("--dropout", "0..0.5", "--keep-share", "0"): r"--keep-share must be in \(0, 1\], got 0",
+    ("--dropout", "0..0.5", "--patience", "0"): "--patience must be ≥ 1, got 0",
     ("--dropout", "0..0.5", "--rungs", "3,1"): "--rungs 3,1: .* positive and ascending",
     ("--dropout", "0..0.5", "--rungs", "x"): "--rungs x: expected numbers of epochs",
     ("--dropout", "0..0.5", "--validation", "0"): "--validation must be > 0",

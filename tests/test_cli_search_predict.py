@@ -1,6 +1,7 @@
 """`nnjax search --folds`, and `nnjax predict` with the networks of a search."""
 
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -66,7 +67,14 @@ def test_the_score_of_a_trial_is_the_mean_over_its_folds(wine):
     result = read_json(run / "result.json")
     assert "142 training (in 3 folds), 36 test" in result["data"]
     assert result["advantage"]["n"] == 3
-    assert any("each trial is the average of 3 networks" in note for note in result["notes"])
+    assert any("each trial is 3 networks" in note and "one network on all rows but" in note for note in result["notes"])
+
+
+def test_the_command_after_folds_trains_on_all_rows_but_the_test_rows(wine, tmp_path):
+    result = read_json(wine[2] / "result.json")
+    assert f"--epochs {result['epochs']:g}" in result["command"]
+    out = succeed(*shlex.split(result["command"])[1:], "--out", tmp_path / "run", "--no-plots").out
+    assert "142 rows for training, 0 for validation, 36 for the test" in out
 
 
 def test_a_search_with_folds_is_verified_replayed_and_resumed(wine, tmp_path):

@@ -95,6 +95,19 @@ def test_a_trial_that_is_not_stopped_has_the_bits_of_a_sweep():
         assert_equal(network.params, index_tree(result.ts.params, network.trial))
 
 
+def test_patience_is_the_early_stopping_of_fit():
+    """With a rung after each epoch and patience, a random search is a sweep with patience."""
+    found = search(linear, {"rate": train.log_uniform(1e-3, 3)}, method="random", rungs=range(1, 9), patience=2)
+    rows = by_number(found)
+    swept = sweep(linear, {"rate": [row["rate"] for row in rows]}, epochs=8, patience=2).result
+    stopped = [row["status"] == "stopped" for row in rows]
+    assert 0 < sum(stopped) < len(rows)
+    assert [row["score"] for row in rows] == swept.best.score.tolist()
+    assert [5 * row["epochs"] for row in rows] == np.asarray(swept.ts.step).tolist()
+    for network in found.networks:
+        assert_equal(network.params, index_tree(swept.best.params, network.trial))
+
+
 @pytest.mark.parametrize("method", ["halving", "pbt"])
 def test_devices_share_the_members(method):
     """Three slots on two devices: one is padding. As for sweeps, the programs differ, so the numbers do in rounding."""
@@ -236,7 +249,12 @@ def test_a_different_search_is_not_resumed(tmp_path):
         search(linear, RATE | {"n": train.structure([1])}, out=tmp_path)
     with pytest.raises(FileExistsError, match="resume=True"):
         search(out=tmp_path)
-    for change, name in (({"keep": 0.5}, "keep"), ({"method": "tpe"}, "method"), ({"trials": 8}, "trials")):
+    for change, name in (
+        ({"keep": 0.5}, "keep"),
+        ({"method": "tpe"}, "method"),
+        ({"trials": 8}, "trials"),
+        ({"patience": 1}, "patience"),
+    ):
         with pytest.raises(train.RunMismatchError, match=name):
             search(out=tmp_path, resume=True, **change)
 
@@ -430,6 +448,7 @@ def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):
         ({"rungs": (0.1, 0.15)}, ValueError, "a step apart"),
         ({"keep": 0.0}, ValueError, r"keep must be in \(0, 1\]"),
         ({"method": "grid"}, ValueError, "method"),
+        ({"patience": 0}, ValueError, "patience must be ≥ 1"),
         ({"trials": 0}, ValueError, "trials must be ≥ 1"),
         ({"score": "f1"}, ValueError, r"\(loss\), with a minus"),
         ({"validation": None}, ValueError, "pass validation= or folds="),

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_runs import by_trial, make_schedule, simulate
+from search_runs import by_rung, by_trial, make_schedule, simulate
 
 from nnjax.train.engine.search import pbt, tpe
+from nnjax.train.engine.search.decisions import Scored, decide
 from nnjax.train.engine.search.groups import group_rounds
 from nnjax.train.engine.search.hyperband import brackets_of
 from nnjax.train.engine.search.methods import METHODS
-from nnjax.train.engine.search.schedule import DIVERGED, FINISHED, FREE, STOPPED
+from nnjax.train.engine.search.results import Group, table_of
+from nnjax.train.engine.search.schedule import DIVERGED, FINISHED, FREE, STOPPED, first_state, next_state, round_end
 
 NAN = float("nan")
 
@@ -114,6 +116,40 @@ def test_perturbed_settings():
     assert shares == pytest.approx([0.375, 0.375], abs=0.04)
 
 
+def test_patience_frees_a_slot_at_once():
+    """One slot. Trial 0 is best at rung 1 (3); 4 and a second 3 are no improvement, so it ends after four steps."""
+    schedule = make_schedule("random", trials=2, slots=1, ends=(1, 2, 3, 4, 5), patience=2)
+    ledger, rounds = simulate(schedule, by_rung([[5, 3, 4, 3, 1], [5, 6, 4, 5, 3]]))
+    assert [round_["trials"] for round_ in rounds] == [[0]] * 4 + [[1]] * 5
+    assert rounds[3]["moves"].fresh.tolist() == [True]
+    assert ledger.status.tolist() == [STOPPED, FINISHED]
+    np.testing.assert_array_equal(ledger.scores[0], [5, 3, 4, 3, NAN])
+
+
+def test_halving_with_patience():
+    """Four trials, half continue. After step 2, trial 0 is the best (2) but was better before (1), so it is stopped.
+
+    Its score still counts: of the two trials at rung 1 one continues, and trial 1 (3) is not the better one.
+    """
+    schedule = make_schedule(trials=4, slots=4, ends=(1, 2, 3), keep=0.5, patience=1)
+    ledger, rounds = simulate(schedule, by_rung([[1, 2, 0], [4, 3, 0], [5, 0, 0], [6, 0, 0]]))
+    assert ledger.rung.tolist() == [2, 2, 1, 1]
+    assert (ledger.status == STOPPED).all()
+    assert len(rounds) == 2
+
+
+def test_population_based_training_with_patience():
+    """Four slots, seven trials, half continue. 4 and 5 replace the two worst, 2 and 3. After step 2, 0 is worse than
+    before, so it is stopped and the last trial takes its slot. The worst of the others continues.
+    """
+    scores = [[1, 2], [3, 2.5, 2], [9], [8], [0, 7, 6], [0, 9, 8], [0, 0, 7]]
+    schedule = make_schedule("pbt", trials=7, slots=4, ends=(1, 2, 3), keep=0.5, patience=1)
+    ledger, rounds = simulate(schedule, by_rung(scores))
+    assert [round_["trials"] for round_ in rounds] == [[0, 1, 2, 3], [0, 1, 4, 5], [6, 1, 4, 5]]
+    assert not rounds[1]["moves"].fresh.any()
+    assert ledger.status.tolist() == [STOPPED, FINISHED, STOPPED, STOPPED, FINISHED, FINISHED, FINISHED]
+
+
 @pytest.mark.parametrize(
     ("groups", "trials", "keep", "expected"),
     [
@@ -176,13 +212,20 @@ def test_larger_scores_are_better_after_a_minus():
     increments=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     keep=st.sampled_from([0.2, 1 / 3, 0.5, 0.9, 1.0]),
     seed=st.integers(0, 1000),
+    patience=st.sampled_from([None, 1, 2]),
 )
-def test_no_trial_starves(method, trials, slots, increments, keep, seed):
+def test_no_trial_starves(method, trials, slots, increments, keep, seed, patience):
     """Every trial begins, in order; all end; no slot is empty while trials wait; and who continues has a score."""
     rng = np.random.default_rng(seed)
     scores = np.where(rng.random(trials) < 0.1, NAN, rng.integers(0, 5, trials))  # ties and NaN
     schedule = make_schedule(
-        method, trials=trials, slots=slots, ends=tuple(np.cumsum(increments)), keep=keep, seed=seed
+        method,
+        trials=trials,
+        slots=slots,
+        ends=tuple(np.cumsum(increments)),
+        keep=keep,
+        seed=seed,
+        patience=patience,
     )
     ledger, rounds = simulate(schedule, by_trial(scores))
     assert (ledger.status >= STOPPED).all()
@@ -193,9 +236,64 @@ def test_no_trial_starves(method, trials, slots, increments, keep, seed):
     for round_ in rounds:
         begun = max(begun, *(trial + 1 for trial in round_["trials"]))
         assert begun == trials or FREE not in round_["trials"]
-    if np.isfinite(scores).any() and method != "hyperband":
+    if np.isfinite(scores).any() and method != "hyperband" and patience is None:
         assert (ledger.status == FINISHED).any()
     assert (np.isfinite(ledger.scores).sum(1)[ledger.parent < 0] == ledger.rung[ledger.parent < 0]).all()
+
+
+# Decisions from the table ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    method=st.sampled_from(sorted(METHODS)),
+    trials=st.integers(1, 12),
+    slots=st.integers(1, 5),
+    increments=st.lists(st.integers(2, 5), min_size=1, max_size=3),
+    extra=st.integers(0, 2),
+    patience=st.sampled_from([None, 1]),
+    seed=st.integers(0, 1000),
+)
+def test_the_same_decisions_follow_from_the_table(method, trials, slots, increments, extra, patience, seed):
+    """Also for folds with epochs of different lengths, of which one or both diverge between two rounds' ends."""
+    rng = np.random.default_rng(seed)
+    short = np.cumsum(increments)
+    ends = np.stack([short, short + extra * np.arange(1, len(short) + 1)])
+    last = ends[:, -1]
+    lost = np.where(rng.random((trials, 2)) < 0.4, rng.integers(0, last, (trials, 2)), last)  # step of each fold
+    values = rng.random((trials, len(short), 2))
+    schedule = make_schedule(method, trials=trials, slots=slots, keep=0.5, score="score", seed=seed, patience=patience)
+    schedule = schedule._replace(ends=ends)
+    state, _ = first_state(schedule)
+    diverged = np.full(state.done.shape, -1)  # (slots, folds)
+    while (state.trial != FREE).any():
+        until = round_end(schedule, state)
+        trial = state.trial
+        new = (trial != FREE)[:, None] & (state.done <= lost[trial]) & (lost[trial] < until) & (diverged < 0)
+        diverged = np.where(new, lost[trial], diverged)
+        scores = values[trial, state.ledger.rung[trial] % len(short)]
+        state, moves = next_state(schedule, state, until, {"score": scores}, diverged)
+        diverged = np.where(moves.fresh[:, None], -1, diverged[moves.source])
+    epochs = tuple(range(1, len(short) + 1))
+    group = Group(None, (), ("x",), epochs, schedule, state.ledger, np.arange(trials))
+    rows = {row["trial"]: row for row in table_of([group])}
+    scored = Scored(lambda trial, rung: rows[trial][f"score_{rung + 1}"], lambda trial: rows[trial]["diverged"])
+    decisions = decide(
+        {"x": schedule.dimensions[0]},
+        lambda fixed: ends,
+        scored,
+        trials=trials,
+        population=slots,
+        epochs=epochs,
+        keep=0.5,
+        method=method,
+        key=schedule.key,
+        patience=patience,
+    )
+    for row in table_of(decisions.groups):
+        expected = rows[row["trial"]]
+        for name in ("x", "status", "epochs", "parent"):
+            assert row.get(name) == expected.get(name), (name, row, expected)
 
 
 # Regret against random search ----------------------------------------------------------------------------------------

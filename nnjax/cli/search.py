@@ -72,6 +72,10 @@ def search_command(
     keep_share: Annotated[
         float | None, o.option("Share of the trials that continue after a rung. Default: 1/3; 0.8 for pbt.", SEARCH)
     ] = None,
+    patience: Annotated[
+        int | None,
+        o.option("Stop a trial whose score has not improved for this many rungs. Default: no limit.", SEARCH),
+    ] = None,
     seeds: Annotated[int, o.option("Networks per setting, each with its own seed.", SEARCH)] = 1,
     folds: Annotated[
         int | None,
@@ -121,8 +125,8 @@ def search_command(
         "weight_decay": weight_decay, "label_smoothing": label_smoothing, "depth": depth, "activation": activation,
         "norm": norm, "optimizer": optimizer, "batch_size": batch_size, "schedule": schedule, "clip": clip,
         "class_weights": class_weights, "seed": seed, "strategy": strategy, "trials": trials,
-        "population": population, "rungs": rungs, "method": method, "keep_share": keep_share, "seeds": seeds,
-        "folds": folds,
+        "population": population, "rungs": rungs, "method": method, "keep_share": keep_share,
+        "patience": patience, "seeds": seeds, "folds": folds,
     }  # fmt: skip
     written = written_settings(ctx)
     if resume is None:

@@ -51,6 +51,7 @@ def search_arguments(
         "rungs": request.rungs,
         "keep": own["keep_share"],
         "method": own["method"],
+        "patience": own["patience"],
         "score": "nll" if "label_smoothing" in request.space else "loss",
         "key": jax.random.key(config.seed),
         "seeds": own["seeds"],
@@ -161,6 +162,7 @@ def make_decisions(
         keep=_keep(own),
         method=own["method"],
         key=key_words(jax.random.key(config.seed)),
+        patience=own["patience"],
     )
 
 

@@ -11,9 +11,8 @@ from nnjax.cli.console import option_name
 from nnjax.cli.hyperparameters import Values, parse_values
 from nnjax.train.space import Dimension
 
-OWN = ("trials", "population", "rungs", "method", "keep_share", "seeds", "folds")  # the settings of the search itself
-
-
+# The settings of the search itself
+OWN = ("trials", "population", "rungs", "method", "keep_share", "patience", "seeds", "folds")
 RUNGS = "1,3,9,27"  # the default, unless a regression has few rows
 
 
@@ -39,15 +38,15 @@ def parse_request(settings: Mapping[str, Any]) -> Request:
     listed = {name: _parse_list(name, settings[name]) for name in STRUCTURAL if settings[name] is not None}
     constants = {name: v.numbers[0] for name, v in numbers.items() if v.constant}
     constants |= {name: values[0] for name, values in listed.items()}
-    fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL)}
+    fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL, *OWN)}
     rungs = _parse_rungs(settings["rungs"] or RUNGS)
     config = Config(**fixed | constants | {"epochs": rungs[-1]})
     space = {name: _dimension(name, v) for name, v in numbers.items() if not v.constant}
     space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
     if not space:
         raise ValueError("no setting has several values; pass a list or a range, as in --learning-rate 1e-4..1e-1:log")
-    for name in ("trials", "population", "seeds"):
-        if settings[name] < 1:
+    for name in ("trials", "population", "seeds", "patience"):
+        if settings[name] is not None and settings[name] < 1:
             raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")
     folds = settings["folds"]
     if folds is not None and folds < 2:

@@ -107,12 +107,10 @@ def make_result(
         "notes": [
             *_worse_than_constant(outcome.table[0]),
             *edges(best.settings, request.space),
-            *_other_rows(own["folds"]),
-            *_other_schedule(outcome.table[0]),
-            *_other_epoch(best.epochs, request.rungs[-1], own["folds"]),
             *_cautions(scores, dataset),
+            *_differences(config, best, outcome.table[0], own["folds"]),
         ],
-        "command": _command(config, best, own["seeds"]),
+        "command": _command(config, best, own),
     }
     return result
 
@@ -224,29 +222,11 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
             )
 
 
-def _other_epoch(epochs: float, last: float, folds: int | None) -> Iterator[str]:
-    """Yield a note if the command, which validates after each epoch, may keep the network of a different epoch."""
-    if epochs < last and folds is None:
-        yield (
-            f"the best network is from epoch {epochs:g}, a rung before the last; the command keeps the network of its "
-            "best epoch, so its scores may be slightly different"
-        )
-
-
 def _cautions(scores: Mapping[str, float], dataset: Dataset) -> Iterator[str]:
     """Yield a note if the test scores may mislead."""
     named = dataset.rows is None
     if caution := describe_caution(scores, len(dataset.test.x), named=named, columns=False):
         yield caution
-
-
-def _other_schedule(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning if the best trial began as a copy of another trial, with different settings."""
-    if row.get("parent", -1) >= 0:
-        yield (
-            f"trial {row['trial']} began as a copy of trial {row['parent']}; the command trains with its settings from "
-            "the beginning, so expect different scores; nnjax replay trains the same network again"
-        )
 
 
 def _worse_than_constant(row: Mapping[str, Any]) -> Iterator[str]:
@@ -258,20 +238,42 @@ def _worse_than_constant(row: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _other_rows(folds: int | None) -> Iterator[str]:
-    """Yield a note if the trials were scored on folds, because the command validates on a single part of the rows."""
-    if folds is not None:
+def _differences(config: Config, best: train.TrialNetwork, row: Mapping[str, Any], folds: int | None) -> Iterator[str]:
+    """Yield a note for each reason why the command does not repeat the scores of the best trial."""
+    own = "nnjax predict FOLDER uses the trial's own {}, and nnjax replay FOLDER trains {} again"
+    if row.get("parent", -1) >= 0:
         yield (
-            f"each trial is the average of {folds} networks, and each of them was trained without a fold; the command "
-            "trains a single network with its own validation rows, so expect different scores; nnjax replay trains the "
-            "same networks again"
+            f"trial {row['trial']} began as a copy of trial {row['parent']}, so its settings changed during training; "
+            "the command trains with its last settings from the beginning, so expect different scores; "
+            f"{own.format('network', 'it')}"
+        )
+    earlier = best.epochs < (config.epochs or 0) and config.schedule != "constant"
+    if folds is not None:
+        shorter = f", with a learning rate that decays over {best.epochs:g} epochs" if earlier else ""
+        yield (
+            f"each trial is {folds} networks, each trained without a fold; the command trains one network on all rows "
+            f"but the test rows{shorter}, so expect different scores; {own.format('networks', 'them')}"
+        )
+    elif earlier:
+        yield (
+            f"the best network is from epoch {best.epochs:g}, before the learning rate had decayed; the command trains "
+            f"for {config.epochs:g} epochs and keeps the best of all epochs, so expect different scores; "
+            f"{own.format('network', 'it')}"
         )
 
 
-def _command(config: Config, best: Any, seeds: int) -> str:
-    settings = {name: shortest_number(value) for name, value in best.settings.items()}
-    # This patience is too large to stop early, but keeps the network with the lowest validation loss
-    last = config.epochs or 0
-    patience = math.ceil(last) if best.epochs < last else None
-    members = seeds if seeds > 1 else None
-    return train_command_of(replace(config, **settings, members=members, patience=patience, strategy=None))
+def _command(config: Config, best: train.TrialNetwork, own: Mapping[str, Any]) -> str:
+    """Return the command that trains the best setting, if possible to the same network; see `_differences`.
+
+    A network of an earlier rung is repeated by fewer epochs if the learning rate is constant. Otherwise, the command
+    trains to the end, and a patience that never stops it keeps the best network. With folds, no rows validate.
+    """
+    settings: dict[str, Any] = {name: shortest_number(value) for name, value in best.settings.items()}
+    if own["folds"] is not None:
+        settings |= {"validation": 0.0, "epochs": best.epochs}
+    elif config.schedule == "constant":
+        settings["epochs"] = best.epochs
+    elif best.epochs < (last := config.epochs or 0):
+        settings["patience"] = math.ceil(last)
+    members = own["seeds"] if own["seeds"] > 1 else None
+    return train_command_of(replace(config, **settings, members=members, strategy=None))

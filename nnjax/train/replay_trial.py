@@ -60,6 +60,7 @@ def replay_trial(
     rungs: Sequence[float],
     keep: float | None = None,
     method: MethodName = "halving",
+    patience: int | None = None,
     score: str = "loss",
     key: Key | None = None,
     seeds: int = 1,
@@ -85,6 +86,7 @@ def replay_trial(
       rungs: see `search`.
       keep: see `search`.
       method: see `search`.
+      patience: see `search`. It has no effect, because the table says where the trial was stopped.
       score: see `search`.
       key: see `search`.
       seeds: see `search`.

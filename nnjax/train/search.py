@@ -102,6 +102,7 @@ def search(
     rungs: Sequence[float],
     keep: float | None = None,
     method: MethodName = "halving",
+    patience: int | None = None,
     score: str = "loss",
     key: Key | None = None,
     seeds: int = 1,
@@ -138,6 +139,8 @@ def search(
         "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
         with settings proposed by a model of the previous trials. "pbt" replaces the worst trials by copies of good ones
         with perturbed settings; each copy counts as a trial.
+      patience: stop a trial if its score has not improved for this many rungs, with any method; None for no limit. With
+        "random" and a rung after each epoch, this is the early stopping of `fit`, and the next trial begins at once.
       score: name of an evaluated scalar to minimise. To maximise it, put a minus before the name, as in "-accuracy";
         the scores in the result are then negative accuracies.
       key: random key for the settings and all runs; `jax.random.key(0)` if None.
@@ -175,7 +178,7 @@ def search(
 
     Source: cited in `engine/search`, in the file of each method.
     """
-    dimensions, epochs = _check_arguments(make_run, space, rungs, method, callbacks, keep=keep)
+    dimensions, epochs = _check_arguments(make_run, space, rungs, method, callbacks, keep=keep, patience=patience)
     for name, number in (("trials", trials), ("population", population), ("seeds", seeds), ("networks", networks)):
         checks.positive_int("search", name, number)
     checks.flag("search", "progress", progress)
@@ -202,6 +205,7 @@ def search(
             score=score,
             key=(*words, index) if fixed else words,
             method=METHODS[method],
+            patience=patience,
         )
         state, _ = first_state(schedule, None if earlier is None else earlier.ledger)
         build = WithStructure(make_run, fixed) if fixed else make_run
@@ -274,7 +278,7 @@ def _progress(groups: Sequence[Group]) -> tuple[int, float]:
 
 
 def _check_arguments(
-    make_run: Any, space: Any, rungs: Any, method: Any, callbacks: Any, *, keep: Any
+    make_run: Any, space: Any, rungs: Any, method: Any, callbacks: Any, *, keep: Any, patience: Any
 ) -> tuple[dict[str, Dimension], tuple[float, ...]]:
     """Check the arguments, and return the space and the epochs of the rungs."""
     refuse_forked_process("search")
@@ -283,6 +287,8 @@ def _check_arguments(
     checks.one_of("search", "method", method, METHODS)
     if keep is not None:
         checks.in_range("search", "keep", keep, "(0, 1]")
+    if patience is not None:
+        checks.positive_int("search", "patience", patience)
     reserved = [name for name in dimensions if name in COLUMNS or name.startswith(("validation_", SCORE))]
     if reserved:
         raise ValueError(f"search: {reserved[0]!r} is a column of the table; rename the setting")

@@ -16,7 +16,7 @@ class Scored(NamedTuple):
     """The results of all trials, as functions of the trial number."""
 
     score: Callable[[int, int], float]  # (trial, rung) -> the score at a rung; NaN if it was not finite
-    diverged: Callable[[int], int]  # trial -> the step with a non-finite loss, or -1
+    diverged: Callable[[int], int]  # trial -> the first step with a non-finite loss in any fold, or -1
 
 
 class Decisions(NamedTuple):
@@ -39,6 +39,7 @@ def decide(
     keep: float,
     method: str,
     key: tuple[int, ...],
+    patience: int | None = None,
 ) -> Decisions:
     """Simulate a search whose trials have the given scores, and return its result.
 
@@ -53,6 +54,7 @@ def decide(
       keep: share of the trials that continue at a rung.
       method: name of the method.
       key: the search's random key as integers, see `key_words`.
+      patience: see `search`.
     """
     traced, structures = split_space(space)
     untrained: Any = None  # `make_run` of the groups; the simulation trains nothing
@@ -71,6 +73,7 @@ def decide(
                 score="score",
                 key=(*key, index) if fixed else key,
                 method=METHODS[method],
+                patience=patience,
             )
             begun = sum(len(group.numbers) for group in groups.values())
             numbers = np.arange(begun, begun + count)
@@ -88,7 +91,7 @@ def decide(
                     if due[slot]:
                         scores[slot] = scored.score(number, int(ledger.rung[state.trial[slot]]))
                     step = scored.diverged(number)
-                    if 0 <= step < until[slot].max():
+                    if 0 <= step < until[slot].min():
                         diverged[slot] = step
                 state, _ = next_state(schedule, state, until, {"score": scores}, diverged)
             groups[index] = Group(untrained, fixed, tuple(traced), epochs, schedule, state.ledger, numbers)

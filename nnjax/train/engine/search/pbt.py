@@ -25,10 +25,9 @@ FACTORS = (0.8, 1.2)
 def survives(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
     """Return a mask of the best trials in the population, and of others if no new trial is left to replace them."""
     order = np.argsort(ledger.scores[trials, rung], kind="stable")
-    diverged = schedule.slots - len(trials)  # diverged trials, which are always replaced
-    replaceable = min(
-        len(trials) - survivor_count(len(trials), schedule.keep), schedule.trials - ledger.started - diverged
-    )
+    ended = schedule.slots - len(trials)  # trials that diverged or stopped improving, which are always replaced
+    worst = len(trials) - survivor_count(len(trials), schedule.keep)
+    replaceable = min(worst, schedule.trials - ledger.started - ended)
     survives = np.ones(len(trials), bool)
     survives[order[len(trials) - max(0, replaceable) :]] = False
     return survives

@@ -187,7 +187,8 @@ def _row(group: Group, trial: int) -> Record:
             row[f"validation_{name}_sd"] = float(own.std(ddof=1))
     if group.schedule.method.donors is not None:
         row["parent"] = int(group.numbers[ledger.parent[trial]]) if ledger.parent[trial] >= 0 else -1
-    row["diverged"] = int(ledger.diverged[trial].max())
+    lost = ledger.diverged[trial][ledger.diverged[trial] >= 0]
+    row["diverged"] = int(lost.min()) if lost.size else -1
     return row
 
 

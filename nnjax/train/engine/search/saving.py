@@ -99,6 +99,7 @@ def resumable_search(
 
 def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> Fingerprint:
     """Return the fingerprint of a search: everything that determines its exact result."""
+    patience = {} if schedule.patience is None else {"patience": str(schedule.patience)}
     return {
         **run_fingerprint(job),
         "space": "; ".join(f"{d.kind} {d.values}" for d in schedule.dimensions),
@@ -110,6 +111,7 @@ def search_fingerprint(job: Job, schedule: Schedule, options: SearchOptions) -> 
         "score": schedule.score,
         "draws": checkpoint.digest(np.asarray(schedule.key))[:16],
         "networks": str(options.networks),
+        **patience,
     }
 
 

@@ -61,6 +61,7 @@ class Schedule(NamedTuple):
     score: str  # name of the score in the logs, with a leading minus if larger is better
     key: tuple[int, ...]  # random key for all draws, as integers
     method: "Method"
+    patience: int | None = None  # number of rungs without improvement after which a trial is stopped; None for no limit
 
     @property
     def rungs(self) -> int:
@@ -151,7 +152,7 @@ def next_state(
       diverged: (slots, replicates) the step with a loss that was not finite, or -1.
     """
     due = is_due(schedule, state, until)
-    ledger = _record(schedule, state, due, logs, diverged)
+    ledger = _record(schedule, state, until, logs, diverged)
     state = SearchState(ledger, state.trial, until)
     bad = (state.trial != FREE) & (ledger.status[state.trial] == DIVERGED)
     ending = bad.copy()
@@ -162,12 +163,21 @@ def next_state(
         if rung == schedule.rungs:
             survives, status[trials] = np.zeros(len(trials), bool), FINISHED
         else:
-            survives = schedule.method.survives(schedule, ledger, trials, int(rung) - 1)
+            survives = ~is_stalled(schedule, ledger, trials, int(rung) - 1)
+            survives[survives] = schedule.method.survives(schedule, ledger, trials[survives], int(rung) - 1)
             status[trials[~survives]] = STOPPED
         ending[slots[~survives]] = True
     judging = state._replace(ledger=ledger._replace(status=status))
     donors = None if schedule.method.donors is None else schedule.method.donors(schedule, judging, ending)
     return _begin(schedule, judging, ending, donors)
+
+
+def is_stalled(schedule: Schedule, ledger: Ledger, trials: np.ndarray, rung: int) -> np.ndarray:
+    """Return a mask of the trials whose lowest score was at least `patience` rungs before this one, as in `fit`."""
+    if schedule.patience is None:
+        return np.zeros(len(trials), bool)
+    scores = ledger.scores[trials, : rung + 1]
+    return rung - np.where(np.isnan(scores), np.inf, scores).argmin(1) >= schedule.patience
 
 
 def _targets(schedule: Schedule, state: SearchState) -> np.ndarray:
@@ -177,10 +187,14 @@ def _targets(schedule: Schedule, state: SearchState) -> np.ndarray:
 
 
 def _record(
-    schedule: Schedule, state: SearchState, due: np.ndarray, logs: dict[str, np.ndarray], diverged: np.ndarray
+    schedule: Schedule, state: SearchState, until: np.ndarray, logs: dict[str, np.ndarray], diverged: np.ndarray
 ) -> Ledger:
-    """Return the ledger with the scores of the slots that are due, and with the trials that diverged."""
-    ledger = state.ledger
+    """Return the ledger with the scores of the slots that are due, and with the trials that diverged.
+
+    Before its rung, a trial ends only if it diverged at a step that all its folds have taken. Its first diverged step
+    then determines the round, so `decide` finds the same round from the table.
+    """
+    ledger, due = state.ledger, is_due(schedule, state, until)
     scores, rungs, status, steps = (a.copy() for a in (ledger.scores, ledger.rung, ledger.status, ledger.diverged))
     shape = (schedule.trials, schedule.rungs, len(schedule.ends))
     recorded = {name: ledger.logs.get(name, np.full(shape, np.nan)).copy() for name in {**ledger.logs, **logs}}
@@ -188,10 +202,11 @@ def _record(
     for slot in np.flatnonzero(state.trial != FREE):
         trial, rung = state.trial[slot], rungs[state.trial[slot]]
         steps[trial] = diverged[slot]
-        if (diverged[slot] < 0).all() and not due[slot]:
+        lost = diverged[slot] >= 0
+        if not due[slot] and not (lost & (diverged[slot] < until[slot].min())).any():
             continue
         score = np.inf
-        if due[slot] and (diverged[slot] < 0).all():
+        if due[slot] and not lost.any():
             for name, values in logs.items():
                 recorded[name][trial, rung] = values[slot]
             score = sign * float(np.mean(logs[schedule.score.removeprefix("-")][slot]))
