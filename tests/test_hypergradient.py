@@ -11,7 +11,7 @@ import pytest
 from cases import equations
 
 from nnjax import losses, nn, optim, train
-from nnjax.train._scan_in_blocks import scan_in_blocks
+from nnjax.train._blocks import scan_in_blocks
 from nnjax.types import Data, TrainState
 
 rng = np.random.default_rng(0)

@@ -48,15 +48,8 @@ def init_child(child: Child, key: Key, x: PyTree) -> tuple[Params, State, PyTree
 def apply_child(
     child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
 ) -> tuple[PyTree, State]:
-    """Fold the child's position into the key, and apply the child inside its own name scope."""
+    """Apply the child inside its own name scope, with its position folded into the key."""
     key = None if key is None else jax.random.fold_in(checks.key(child.parent, key), child.position)
-    return apply_child_with(child, params, state, x, train=train, key=key)
-
-
-def apply_child_with(
-    child: Child, params: Params, state: State, x: PyTree, *, train: bool, key: Key | None
-) -> tuple[PyTree, State]:
-    """Apply the child inside its own name scope, with the key unchanged."""
     label = f"{child.label}=" if child.label else ""
     scope = f"{child.position}_{label}{child.layer.name.replace('/', '|')}"
     with checks.located(_place(child, x)), jax.named_scope(scope):

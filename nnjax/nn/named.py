@@ -1,5 +1,7 @@
 """Apply layers in sequence, with named parameters."""
 
+from collections.abc import Mapping
+
 from nnjax import checks
 from nnjax.nn._child import apply_child, children_of, init_child
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
@@ -26,10 +28,15 @@ def named(**layers: LayerLike) -> Layer:
     >>> params["head"]["w"].shape
     (16, 10)
     """
-    children = children_of("named", tuple(layers.values()), tuple(layers))
+    return named_sequence("named", layers)
+
+
+def named_sequence(name: str, layers: Mapping[str, LayerLike]) -> Layer:
+    """Apply layers in sequence, with parameters named by their keys, as a layer with the given name."""
+    children = children_of(name, tuple(layers.values()), tuple(layers))
 
     def init(key: Key, x: PyTree, /) -> tuple[Params, State]:
-        key = checks.key("named", key, x)
+        key = checks.key(name, key, x)
         params, state = {}, {}
         for child in children:
             params[child.label], state[child.label], x = init_child(child, key, x)
@@ -38,14 +45,14 @@ def named(**layers: LayerLike) -> Layer:
     def apply(
         params: Params, state: State, x: PyTree, /, *, train: bool, key: Key | None = None
     ) -> tuple[PyTree, State]:
-        for name, tree in (("params", params), ("state", state)):
+        for part, tree in (("params", params), ("state", state)):
             if not isinstance(tree, dict) or tree.keys() != layers.keys():
                 got = sorted(tree) if isinstance(tree, dict) else type(tree).__name__
-                raise ValueError(f"named: {name} must be a dictionary of {', '.join(layers)}, got {got}")
+                raise ValueError(f"{name}: {part} must be a dictionary of {', '.join(layers)}, got {got}")
         states = {}
         for child in children:
             p, s = params[child.label], state[child.label]
             x, states[child.label] = apply_child(child, p, s, x, train=train, key=key)
         return x, states
 
-    return Layer("named", init, apply)
+    return Layer(name, init, apply)

@@ -3,12 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import normal
 
 from nnjax import checks
-from nnjax.nn._child import apply_child_with, children_of
 from nnjax.nn.as_layer import as_layer, identity
 from nnjax.nn.attention import AttentionInput, multi_head_attention
 from nnjax.nn.branch import branch
@@ -16,6 +14,7 @@ from nnjax.nn.dense import dense
 from nnjax.nn.dropout import dropout as dropout_layer
 from nnjax.nn.embedding import embedding
 from nnjax.nn.initializers import Activation, initializer_for
+from nnjax.nn.named import named_sequence
 from nnjax.nn.norm import layer_norm
 from nnjax.nn.positions import rotary
 from nnjax.nn.repeat import repeat
@@ -78,14 +77,7 @@ def transformer(
         _add(features, _on_x(layer_norm()), _returning_input(attention), *map(_on_x, drop)),
         _add(features, *map(_on_x, [layer_norm(), *dense_part, *drop])),
     )._replace(name="block")
-    net = serial(repeat(depth, block), _on_x(layer_norm()), _x)
-
-    def apply(
-        params: Params, state: State, x: Array | AttentionInput, /, *, train: bool, key: Key | None = None
-    ) -> tuple[Array, State]:
-        return net.apply(params, state, x, train=train, key=key)
-
-    return Layer("transformer", net.init, apply)
+    return serial(repeat(depth, block), _on_x(layer_norm()), _x)._replace(name="transformer")
 
 
 def language_model(
@@ -132,33 +124,17 @@ def language_model(
     body = transformer(features, depth, heads, hidden=hidden, dropout=dropout, causal=True, rotate=rotary())
     head = dense(vocabulary, w_init=initializer_for(None))
     layers = {"embedding": look_up, "body": body} | ({} if tied else {"head": head})
-    children = {child.label: child for child in children_of("language_model", tuple(layers.values()), tuple(layers))}
+    net = named_sequence("language_model", layers)
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
-        key = checks.key("language_model", key, x)
         checks.numbers("language_model", x, "(batch, length)")
         if len(x.shape) != 2:
             raise ValueError(f"language_model: x must be (batch, length) tokens, got {tuple(x.shape)}")
-        features_of_x = jax.ShapeDtypeStruct((*x.shape, features), jnp.result_type(float))
-        pairs = {
-            name: layer.init(jax.random.fold_in(key, i), x if layer is look_up else features_of_x)
-            for i, (name, layer) in enumerate(layers.items())
-        }
-        return {name: params for name, (params, _) in pairs.items()}, {
-            name: state for name, (_, state) in pairs.items()
-        }
+        return net.init(key, x)
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        for name, tree in (("params", params), ("state", state)):
-            if not isinstance(tree, dict) or set(tree) != set(layers):
-                names = ", ".join(layers)
-                raise ValueError(
-                    f"language_model: {name} must be a dict of {names}, as returned by init, got {tree!r:.60}"
-                )
-        for name, child in children.items():
-            x, new = apply_child_with(child, params[name], state[name], x, train=train, key=key)
-            state = state | {name: new}
-        return (x @ params["embedding"]["w"].T if tied else x), state
+        y, state = net.apply(params, state, x, train=train, key=key)
+        return (y @ params["embedding"]["w"].T if tied else y), state
 
     return Layer("language_model", init, apply)
 

@@ -20,6 +20,7 @@ from nnjax.train.engine.fingerprint import differences, run_fingerprint
 from nnjax.train.engine.fit_state import Best, with_infinite_score
 from nnjax.train.engine.host_loop import Outcome, Partial, Seconds, run_job
 from nnjax.train.engine.job import Job
+from nnjax.train.engine.logs import Logs
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.member_groups import (
     check_layout,
@@ -31,12 +32,10 @@ from nnjax.train.engine.member_groups import (
 )
 from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Resume
 from nnjax.train.engine.progress import progress_bar
-from nnjax.train.engine.resume import Logs
 from nnjax.train.engine.trainable import check_trainable, evaluation_params
-from nnjax.train.engine.weights import save_weights
 from nnjax.train.folds import Folds
-from nnjax.train.load import SavedRun
-from nnjax.train.result import Result, history_of, single_record, single_result
+from nnjax.train.load import SavedRun, save_weights
+from nnjax.train.result import Result, history_of, single_result
 from nnjax.types import Data, Key, Params, Trainable, TrainState
 
 
@@ -168,10 +167,8 @@ def fit(
         start=start,
         validation=validation,
     )
-    if job.numbered:
-        return train_members(job, options)
-    single = replace(options, callbacks=[_single_callback(callback) for callback in options.callbacks])
-    return single_result(train_members(job, single))
+    result = train_members(job, options)
+    return result if job.numbered else single_result(result)
 
 
 def fit_job(
@@ -232,7 +229,8 @@ def train_members(job: Job, options: FitOptions) -> Result:
             except InterruptedRun as stop:
                 if stop.partial is not None:
                     parts = (*((outcome.fs, outcome.logs) for outcome in outcomes), stop.partial)
-                    stop.partial = PartialRun(_first_if_single(job, parts[-1][0].train), job, options.group, parts)
+                    ts = parts[-1][0].train
+                    stop.partial = PartialRun(ts if job.numbered else first_member(ts), job, options.group, parts)
                 raise
             # Move the state to the host, because the next group needs the memory of the device
             outcomes.append(outcome if len(slices) == 1 else outcome._replace(fs=to_numpy(outcome.fs)))
@@ -287,15 +285,6 @@ def _partial_groups(job: Job, options: FitOptions, groups: int) -> Sequence[Part
     if rows:
         raise RunMismatchError(None, rows)
     return options.resume.groups
-
-
-def _first_if_single(job: Job, ts: TrainState) -> TrainState:
-    return ts if job.numbered else first_member(ts)
-
-
-def _single_callback(callback: Callback) -> Callback:
-    """Wrap the callback of a single run, so that an ensemble of one member can call it."""
-    return lambda ts, record: callback(first_member(ts), single_record(record))
 
 
 def _member_keys(key: Key, members: int | None) -> tuple[Key, int | None]:

@@ -1,4 +1,4 @@
-"""Load the networks of a run from its folder."""
+"""Save the networks of a finished run, and load those of any run, from its folder."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nnjax import checks
 from nnjax.storage import checkpoint, tensor_file
+from nnjax.storage.atomic_write import write_file
 from nnjax.storage.paths import as_path
 from nnjax.storage.tree_file import nested
 from nnjax.train.engine.fit_state import Best
-from nnjax.train.engine.weights import WEIGHTS
-from nnjax.types import Params, PyTree, State
+from nnjax.types import Params, PyTree, State, TrainState
+
+WEIGHTS = "weights.safetensors"
 
 
 class SavedRun(NamedTuple):
@@ -64,6 +67,23 @@ def load(out: str | Path) -> SavedRun:
         f"load: {folder} holds neither {WEIGHTS} nor checkpoints; pass the folder that fit got as out=. The groups of "
         "an unfinished ensemble have their own folders, such as group-000"
     )
+
+
+def save_weights(folder: Path, ts: TrainState, best: Best | None, average: Params | None) -> None:
+    """Write the final parameters and state, the best network and the averaged parameters to a file with checksums.
+
+    Warns:
+      RuntimeWarning: if the file cannot be written; the last checkpoint has the same values.
+    """
+    tree: dict[str, Any] = {"params": ts.params, "state": ts.state}
+    if best is not None:
+        tree["best"] = best._asdict()
+    if average is not None:
+        tree["average"] = average
+    try:
+        write_file(folder / WEIGHTS, *tensor_file.serialize(tree, "nnjax-weights", {}))
+    except OSError as error:
+        checks.warn(f"fit: {folder / WEIGHTS} cannot be written ({error})", RuntimeWarning)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

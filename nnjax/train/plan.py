@@ -21,7 +21,7 @@ from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import MEMBERS, STRATEGIES, Ensemble, Strategy, platform_strategy
 from nnjax.train.engine.fit_state import initial_fit_state
 from nnjax.train.engine.job import EPOCH_STEPS
-from nnjax.train.engine.placement import replicate, shard_members
+from nnjax.train.engine.placement import copy_tree, replicate, shard_members
 from nnjax.train.engine.trainable import check_trainable, take_step
 from nnjax.train.run import NO_DATA
 from nnjax.types import Data, PyTree, Trainable
@@ -189,7 +189,7 @@ def _measure(ensemble: Ensemble, key: Any, data: Data) -> float:
     members = ensemble.members
     keys = shard_members(ensemble, jax.random.split(key, members))
     shared = replicate(ensemble, data)
-    fs = jax.tree.map(jnp.copy, initial_states(ensemble, keys, None, None, shared, validated=False))
+    fs = copy_tree(initial_states(ensemble, keys, None, None, shared, validated=False))
     done, n, elapsed = 0, 1, 0.0
     while elapsed < SECONDS / 4 and n <= CAPACITY:  # measure longer and longer chunks; use the last one
         args = MemberArgs(until=shard_members(ensemble, np.full(members, done + n, np.int32)))

@@ -28,7 +28,7 @@ from nnjax.train.engine.host_loop import chunk_function, open_data
 from nnjax.train.engine.job import Job, first_state, state_shapes
 from nnjax.train.engine.member_groups import group_folder, group_slices
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.placement import shard_members, snapshot, to_host
+from nnjax.train.engine.placement import copy_tree, shard_members, snapshot, to_host
 from nnjax.train.engine.resume import read_checkpoint, saved_fingerprint
 from nnjax.train.engine.trainable import batch_rows, take_step
 from nnjax.train.fit import fit_job
@@ -139,7 +139,7 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         raise ValueError(f"replay: member must be in 0 … {members - 1}, got {member}")
     if step is not None and not 0 <= step < job.total_steps:
         raise ValueError(f"replay: step must be in 0 … {job.total_steps - 1}, the steps of the run, got {step}")
-    job = job._replace(held_out=None, validated=frozenset(), members=job.members._replace(held_out_rows=None))
+    job = job._replace(held_out=None, members=job.members._replace(held_out_rows=None))
     slices = group_slices(members, options.group)
     groups = [
         _Group(
@@ -199,7 +199,7 @@ def _first_bad_step(group: _Group, until: int) -> Replay | None:
     finite = finite_leaves(first_state(job, validated=False))
     last = snapshot(job.ensemble, fs)
     for stride in (STRIDE, 1):
-        fs = jax.tree.map(jnp.copy, shard_members(job.ensemble, last))
+        fs = copy_tree(shard_members(job.ensemble, last))
         for after, _ in _states(job, fs, until, stride):
             bad = np.asarray(to_host(job.ensemble, is_bad(after, finite)))
             bad = bad & np.isin(np.arange(len(bad)), indices)
@@ -236,8 +236,8 @@ def _start(group: _Group, job: Job, *, step: int | None) -> FitState:
                 fs = index_tree(fs, slice(group.member, group.member + 1))
             fs = shard_members(job.ensemble, fs)
             if not np.asarray(to_host(job.ensemble, is_bad(fs, finite))).any():
-                return jax.tree.map(jnp.copy, fs)
-    return jax.tree.map(jnp.copy, initial)
+                return copy_tree(fs)
+    return copy_tree(initial)
 
 
 def _check_same_run(job: Job, files: list[Path]) -> None:

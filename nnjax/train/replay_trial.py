@@ -17,7 +17,7 @@ from nnjax.train.engine.fit_state import FitState
 from nnjax.train.engine.job import Job, first_state
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.placement import shard_members, snapshot, to_host
+from nnjax.train.engine.placement import copy_tree, shard_members, snapshot, to_host
 from nnjax.train.engine.search.groups import GROUP_KEEP, WithStructure, check_structure, group_rounds, split_space
 from nnjax.train.engine.search.loop import advance_function
 from nnjax.train.engine.search.methods import KEEP, METHODS
@@ -183,7 +183,7 @@ def _train(
     programs, advance = population_programs(job, replicates), advance_function(job)
     first = first_state(job, validated=False)
     finite = finite_leaves(first)
-    fs, done = jax.tree.map(jnp.copy, first), np.zeros(members, np.int64)
+    fs, done = copy_tree(first), np.zeros(members, np.int64)
     scores: dict[int, float] = {}
     networks: dict[int, Networks] = {}
     for part in parts:
@@ -223,7 +223,7 @@ def _origin(
       finite: see `finite_leaves`.
     """
     advance = advance_function(job)
-    fs: FitState = jax.tree.map(jnp.copy, shard_members(job.ensemble, before))
+    fs: FitState = copy_tree(shard_members(job.ensemble, before))
     last = before
     for step in range(STRIDE):
         fs, _ = advance(fs, hyper, np.minimum(start + step, stop), np.minimum(start + step + 1, stop))

@@ -7,10 +7,10 @@ import numpy as np
 
 from nnjax.train.engine.ensemble import first_member
 from nnjax.train.engine.fit_state import Best
-from nnjax.train.engine.host_loop import Seconds, mean_log
+from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.job import Job
+from nnjax.train.engine.logs import Logs, finite_mean, mean_log, single_record
 from nnjax.train.engine.options import Record
-from nnjax.train.engine.resume import Logs
 from nnjax.types import TrainState
 
 
@@ -67,7 +67,7 @@ class Result(NamedTuple):
         scores = [name for name in last if name == "loss" or name.startswith("validation_")]
         parts = [f"members={len(self.diverged)}"] if several else []
         parts.append(f"steps={int(np.max(self.ts.step))}")
-        parts += [f"{name}={_finite_mean(last[name]):.4g}" for name in scores if np.ndim(last[name]) <= several]
+        parts += [f"{name}={finite_mean(last[name]):.4g}" for name in scores if np.ndim(last[name]) <= several]
         if (self.diverged >= 0).any():
             parts.append(f"diverged={np.flatnonzero(self.diverged >= 0).tolist()}" if several else "diverged=True")
         return f"Result({', '.join(parts)}{'; means over the members' if several and scores else ''})"
@@ -91,11 +91,6 @@ def history_of(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
         start = end
 
 
-def _finite_mean(values: Any) -> float:
-    finite = np.asarray(values, float)[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")
-
-
 def single_result(result: Result) -> Result:
     """Convert the result of a one-member ensemble to that of a single run, without the member axis."""
     ts, best = first_member(result.ts), first_member(result.best)
@@ -109,13 +104,3 @@ def single_result(result: Result) -> Result:
         diverged=np.asarray(result.diverged[0]),
         stopped=np.asarray(result.stopped[0]),
     )
-
-
-def single_record(record: Record) -> Record:
-    """Convert a record of a one-member ensemble to that of a single run, without the member axis."""
-    return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
-
-
-def _number(value: Any) -> Any:
-    """Return a scalar as a Python number, and any other array unchanged."""
-    return float(value) if np.ndim(value) == 0 else value

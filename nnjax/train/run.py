@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,8 @@ from nnjax.data._shuffle import check_int32
 from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import as_batch, check_row_axes
 from nnjax.nn import as_layer
-from nnjax.train._blocks import map_blocks
+from nnjax.train._blocks import map_blocks, scan_in_blocks
 from nnjax.train._optimizer import check_optimizer, optimizer_update
-from nnjax.train._scan_in_blocks import scan_in_blocks
 from nnjax.train.objective import (
     NUMBERS,
     check_log,
@@ -50,7 +49,6 @@ from nnjax.types import (
 StepMetric: TypeAlias = Callable[[Params, Params, Params], Array]  # (grads, updates, params) -> number
 Sampler: TypeAlias = Callable[[Key, Array, Array | int, int], Array]  # (key, step, n, batch_size) -> rows
 EvaluationParams: TypeAlias = Callable[[OptState, Params], Params]  # (opt_state, params) -> params
-Carry = TypeVar("Carry")
 NO_DATA = Data((), ())  # the data and the batch of a run without data
 
 # Constants folded into the run's key, one for each purpose. They exceed every index of `jax.random.split(key, n)`

@@ -4,7 +4,7 @@ Every dimension maps the unit interval to its values, so search methods only nee
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,9 +22,6 @@ class Dimension(NamedTuple):
     def size(self) -> int | None:
         """Return the number of values, or None for a range."""
         return len(self.values) if self.kind in ("choice", "structure") else None
-
-
-Space = Mapping[str, Dimension]
 
 
 def uniform(low: float, high: float) -> Dimension:
@@ -113,7 +110,8 @@ def values_at(dimension: Dimension, units: np.ndarray) -> np.ndarray:
     [8, 8, 16, 16]
     """
     if dimension.kind in ("choice", "structure"):
-        return np.asarray(dimension.values)[np.minimum((units * len(dimension.values)).astype(int), _last(dimension))]
+        count = len(dimension.values)
+        return np.asarray(dimension.values)[np.minimum((units * count).astype(int), count - 1)]
     low, high = dimension.values
     if dimension.kind == "log":
         return np.clip(low * np.exp(units * math.log(high / low)), low, high)
@@ -138,10 +136,6 @@ def check_space(where: str, space: Any) -> dict[str, Dimension]:
                 f"train.choice([…]) or train.structure([…]), got {dimension!r:.80}"
             )
     return dict(space)
-
-
-def _last(dimension: Dimension) -> int:
-    return len(dimension.values) - 1
 
 
 def _ends(where: str, low: Any, high: Any) -> tuple[float, float]:

@@ -6,30 +6,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
 from nnjax.data import Source
 from nnjax.train.engine import prefetch
+from nnjax.train.engine.debug_operation import Advance, advance_to_operation, raise_at_operation
 from nnjax.train.engine.device_loop import CAPACITY, Block, MemberArgs, Status, train_chunk, validate
 from nnjax.train.engine.distributed import all_agree, explain_lost_process
+from nnjax.train.engine.ensemble import first_member
 from nnjax.train.engine.errors import DivergedWarning, InterruptedRun
 from nnjax.train.engine.fit_state import NO_PATIENCE, FitState
 from nnjax.train.engine.job import Job
+from nnjax.train.engine.logs import Logs, single_record
 from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.placement import copy_tree, replicate, shard_members, snapshot, to_host
-from nnjax.train.engine.resume import Logs, Save, resumable
+from nnjax.train.engine.resume import Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
 from nnjax.types import Data, Log
 
 CHUNK_SECONDS = 0.25  # target duration of a chunk, after which progress and Ctrl-C are handled
 
 Show = Callable[[Record], None]
-T = TypeVar("T")
 Partial = tuple[FitState, Logs]  # the state and the logs of an interrupted run
 
 
@@ -95,7 +96,7 @@ def run_job(
                 log, status = to_host(ensemble, measured)  # waits for the device
                 training += (elapsed := time.perf_counter() - clock)
                 size = options.chunk_steps or max(1, int((until - before).max() / elapsed * CHUNK_SECONDS))
-                logs = _add_steps(logs, log, until, status.step)
+                logs = logs.add_steps(log, until, status.step)
                 _warn_diverged(job, status.diverged, log["loss"], before)
                 survived, at_stop = bool(status.running.any()), bool((until == ends[:, epoch]).all())
                 if at_stop and job.held_out is not None and (epoch in job.validated or epoch == job.last_epoch):
@@ -104,9 +105,9 @@ def run_job(
                     clock = time.perf_counter()
                     fs, scores, status = score(fs)
                     scores, status = to_host(ensemble, (scores, status))
-                    logs = _add_scores(logs, epoch, scores, status.diverged)
+                    logs = logs.add_scores(epoch, scores, status.diverged)
                     validating += time.perf_counter() - clock
-                show(_record(job, logs, since=before))
+                show(logs.record_since(before, job.epoch_steps))
                 if survived and _callback_is_due(options, before, until, at_stop=at_stop):
                     ended = _call(job, options, fs, logs, epoch)
                 due = saves and time.perf_counter() - saved_at >= options.save_every
@@ -180,9 +181,6 @@ def _describe_rescue(folder: Path | None, step: int, save: Callable[[], Path | N
     return f"{place}{failed}; the same call with resume=True continues from the last checkpoint in {folder}"
 
 
-Advance = Callable[[FitState, np.ndarray, np.ndarray, Block | None], tuple[FitState, Log, Status]]
-
-
 def chunk_function(job: Job, data: Data | None) -> Advance:
     """Return `advance(fs, done, until, block)`, which takes the steps `done` … `until - 1` of each member."""
     ensemble = job.ensemble
@@ -193,41 +191,7 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
         args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
         return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
 
-    def advance_to_operation(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> None:
-        with jax.debug_nans(False), jax.debug_infs(False):
-            _, _, status = advance(copy_tree(fs), done, until, block)
-            bad = np.asarray(status.diverged)[: ensemble.members]
-            last = np.where(bad >= 0, bad, until - 1)
-            start = np.maximum(done, done + (last - done).min() - 1)  # a non-finite gradient shows in the next loss
-            fs, _, _ = advance(fs, done, start, block)
-        with jax.disable_jit():
-            advance(fs, start, np.minimum(start + 2, until), block)
-
-    return lambda fs, done, until, block: _at_operation(
-        fs, lambda fs: advance(fs, done, until, block), lambda fs: advance_to_operation(fs, done, until, block)
-    )
-
-
-def _at_operation(fs: FitState, program: Callable[[FitState], T], repeat: Callable[[FitState], Any]) -> T:
-    """Return `program(fs)`. With `jax_debug_nans` or `jax_debug_infs`, raise in the first non-finite operation.
-
-    JAX cannot find this operation itself, because its rerun would need the donated argument, and because it treats a
-    loop as one operation.
-
-    Args:
-      fs: the state, whose memory the program reuses.
-      program: the compiled program.
-      repeat: function of the same state that runs the operations one by one and raises in the first non-finite one.
-    """
-    config: Any = jax.config
-    if not (config.jax_debug_nans or config.jax_debug_infs):
-        return program(fs)
-    backup = copy_tree(fs)
-    try:
-        return jax.block_until_ready(program(fs))
-    except (FloatingPointError, RuntimeError, ValueError):  # JAX may raise any of these
-        repeat(backup)
-        raise
+    return advance_to_operation(advance, ensemble.members)
 
 
 @contextmanager
@@ -252,14 +216,14 @@ def _validation_function(job: Job) -> Callable[[FitState], tuple[FitState, Log, 
     def score(fs: FitState) -> tuple[FitState, Log, Status]:
         return validate(ensemble, fs, args, held_out, patience)
 
-    return lambda fs: _at_operation(fs, score, jax.disable_jit()(score))
+    return lambda fs: raise_at_operation(fs, score, jax.disable_jit()(score))
 
 
 def _stops(job: Job, options: FitOptions) -> list[int]:
     """Return the epochs after which members wait for each other: for validation, for callbacks, and at the end."""
     if options.callbacks and options.callback_every is None:
         return list(range(job.last_epoch + 1))
-    return sorted(job.validated | set(range(job.last_epoch + 1)[-1:]))
+    return sorted({*job.validated, *range(job.last_epoch + 1)[-1:]})
 
 
 def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
@@ -271,54 +235,6 @@ def _next_stop(job: Job, stops: list[int], logs: Logs) -> int | None:
     scored = {tuple(ends[:, epoch]) for epoch in logs.epochs}
     unscored = bool(stops) and job.held_out is not None and tuple(ends[:, -1]) not in scored
     return job.last_epoch if unscored else None  # checkpoints do not contain the last validation
-
-
-def _add_steps(logs: Logs, log: Log, until: np.ndarray, taken: np.ndarray) -> Logs:
-    """Write the logs (members, ...) of a chunk in place, and return all logs.
-
-    A member that ended early took only the steps before `taken` (members,); its later entries stay NaN.
-    """
-    for member, (start, stop) in enumerate(zip(logs.done, np.minimum(until, taken), strict=True)):
-        for name, values in logs.steps.items():
-            values[member, start : max(start, stop)] = log[name][member, : max(0, stop - start)]
-    return logs._replace(done=until)
-
-
-def _add_scores(logs: Logs, epoch: int, scores: dict[str, np.ndarray], diverged: np.ndarray) -> Logs:
-    """Append the scores of a validation to the logs. Scores of diverged members become NaN, even if they are finite."""
-    float_ = jnp.result_type(float)
-    masked = {name: masked_scores(score, diverged >= 0).astype(float_) for name, score in scores.items()}
-    return logs._replace(epochs=(*logs.epochs, epoch), scores=(*logs.scores, masked))
-
-
-def masked_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Replace the scores (members, ...) by NaN for the members that a mask (members,) selects."""
-    return np.where(members.reshape(-1, *[1] * (scores.ndim - 1)), np.nan, scores)
-
-
-def mean_log(steps: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean (members,) of each log (members, steps) over the counted steps that were not skipped.
-
-    The mean is NaN if there are no such steps. For "skipped" it is the share of skipped steps.
-    """
-    applied = counted & ~(steps["skipped"] > 0) if "skipped" in steps else counted
-    means = {}
-    with np.errstate(invalid="ignore"):
-        for name, values in steps.items():
-            part = counted if name == "skipped" else applied
-            means[name] = np.where(part, values, 0).sum(1) / part.sum(1)
-    return means
-
-
-def _record(job: Job, logs: Logs, since: np.ndarray) -> Record:
-    """Return a record for callbacks and the progress bar: means of logs since step `since`, and the last scores."""
-    step = int(logs.done.max())
-    steps = np.arange(since.min(initial=0), step)
-    log = {name: values[:, steps] for name, values in logs.steps.items()}
-    taken = ~np.isnan(log["loss"]) | (log["skipped"] > 0 if "skipped" in log else False)
-    means = mean_log(log, (since[:, None] <= steps) & taken)
-    scores = {f"validation_{name}": score for name, score in logs.scores[-1].items()} if logs.scores else {}
-    return {"step": step, "epoch": step / job.epoch_steps, **means, **scores}
 
 
 def _chunk_end(
@@ -347,10 +263,12 @@ def _call(job: Job, options: FitOptions, fs: FitState, logs: Logs, epoch: int) -
         ends = job.members.ends
         earlier = next((e for e in reversed(range(epoch)) if (ends[:, e] < ends[:, epoch]).any()), None)
         since = np.zeros_like(logs.done) if earlier is None else ends[:, earlier]
-        record = _record(job, logs, since) | {"epoch": min(epoch + 1.0, job.epochs)}
+        record = logs.record_since(since, job.epoch_steps) | {"epoch": min(epoch + 1.0, job.epochs)}
     else:
-        record = _record(job, logs, since=np.maximum(0, logs.done - options.callback_every))
+        record = logs.record_since(np.maximum(0, logs.done - options.callback_every), job.epoch_steps)
     ts = snapshot(job.ensemble, fs.train)
+    if not job.numbered:
+        ts, record = first_member(ts), single_record(record)
     answers = [callback(ts, record) for callback in options.callbacks]
     for answer in answers:
         if answer is not None and not isinstance(answer, bool | np.bool_):

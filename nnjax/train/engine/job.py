@@ -35,13 +35,18 @@ class Job(NamedTuple):
     members: Members
     data: Data | Source
     held_out: Data | None  # validation data
-    validated: frozenset[int]  # indices of the epochs that end with a validation; the last epoch always does
     validate_every: int  # number of epochs between validations
     patience: int | None  # number of validations without improvement after which a member is stopped
     epochs: float  # number of epochs; the last one may be a fraction
     epoch_steps: float  # number of steps per epoch, for progress reports
     first: int = 0  # index of the first member, if this is one group of several
     numbered: bool = True  # False for a single run, whose messages name no member
+
+    @property
+    def validated(self) -> range:
+        """Return the indices of the complete epochs that end with a validation; the last epoch always does, too."""
+        every = self.validate_every
+        return range(0) if self.held_out is None else range(every - 1, int(self.epochs), every)
 
     @property
     def last_epoch(self) -> int:

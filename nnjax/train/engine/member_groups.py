@@ -10,10 +10,9 @@ import numpy as np
 
 from nnjax.storage import checkpoint
 from nnjax.train.engine.fit_state import FitState, is_running
-from nnjax.train.engine.host_loop import masked_scores
 from nnjax.train.engine.job import Job
+from nnjax.train.engine.logs import Logs, mask_scores
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.resume import Logs
 from nnjax.types import PyTree
 
 
@@ -94,7 +93,7 @@ def _scores_at(logs: Logs, epochs: Sequence[int], diverged: np.ndarray) -> list[
     by_epoch = dict(zip(logs.epochs, logs.scores, strict=True))
     scores: list[dict[str, np.ndarray]] = []
     for epoch in epochs:
-        last = {name: masked_scores(score, diverged) for name, score in scores[-1].items()} if scores else {}
+        last = {name: mask_scores(score, diverged) for name, score in scores[-1].items()} if scores else {}
         scores.append(by_epoch.get(epoch, last))
     return scores
 

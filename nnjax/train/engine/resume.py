@@ -1,9 +1,9 @@
 """Write the checkpoints of a run, and continue a run from its latest checkpoint."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +17,10 @@ from nnjax.train.engine.errors import RunMismatchError
 from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
 from nnjax.train.engine.fit_state import FitState
 from nnjax.train.engine.job import Job, first_state, state_shapes
+from nnjax.train.engine.logs import Logs, no_logs
 from nnjax.train.engine.options import FitOptions
 from nnjax.train.engine.placement import copy_tree, shard_members, snapshot
 from nnjax.types import PyTree
-
-
-class Logs(NamedTuple):
-    """All values logged so far, on the host. In a resumed run, they include the values before the interruption."""
-
-    done: np.ndarray  # (members,) number of steps, including those that were not taken because the member had ended
-    steps: dict[str, np.ndarray]  # (members, steps) the loss and the other logged values, NaN for steps not taken
-    epochs: tuple[int, ...]  # indices of the epochs after which members were validated
-    scores: tuple[dict[str, np.ndarray], ...]  # scores (members, ...) of each validation
-
-    def with_room(self, names: Iterable[str], steps: int) -> "Logs":
-        """Return the logs with an entry for each name, and with room for the given number of steps."""
-        shape = (len(self.done), steps)
-        float_ = jnp.result_type(float)
-        padded = {name: np.full(shape, np.nan, float_) for name in dict.fromkeys(["loss", *self.steps, *names])}
-        for name, values in self.steps.items():
-            taken = min(values.shape[1], int(self.done.max(initial=0)))
-            padded[name][:, :taken] = values[:, :taken]
-        return self._replace(steps=padded)
 
 
 class Metadata(TypedDict):
@@ -69,9 +51,12 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
 
     The folder is locked first, so that no other process deletes the files that are read here.
     """
-    validated = job.held_out is not None
+
+    def start() -> tuple[FitState, Logs]:
+        return copy_tree(first_state(job, validated=job.held_out is not None)), no_logs(len(job.members.ends))
+
     if options.folder is None:
-        yield (copy_tree(first_state(job, validated=validated)), _no_logs(job)), lambda fs, logs, *, wait: None
+        yield start(), lambda fs, logs, *, wait: None
         return
     folder = options.folder
     fingerprint = run_fingerprint(job)
@@ -91,7 +76,7 @@ def resumable(job: Job, options: FitOptions) -> Iterator[tuple[tuple[FitState, L
 
         saved = _load(job, options, fingerprint, folder)
         if saved is None:
-            yield (copy_tree(first_state(job, validated=validated)), _no_logs(job)), save
+            yield start(), save
         else:
             fs, logs = saved
             yield (copy_tree(shard_members(job.ensemble, fs)), logs), save
@@ -225,7 +210,3 @@ def _like(fs: FitState) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return {"fit": fs, "steps": log, "scores": scores}
 
     return like
-
-
-def _no_logs(job: Job) -> Logs:
-    return Logs(np.zeros(len(job.members.ends), np.int64), steps={}, epochs=(), scores=())
