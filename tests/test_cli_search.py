@@ -219,15 +219,18 @@ def test_a_network_before_the_learning_rate_decayed_is_noted(noise, tmp_path):
     assert re.search("best setting again with: nnjax train .* --epochs 30 --patience 30$", ended.out, re.MULTILINE)
 
 
-def test_a_narrow_terminal_shows_all_digits():
-    names = ["learning_rate", "weight_decay", "dropout", "width", "activation", "norm"]
-    row = {"trial": 123, "learning_rate": 0.00012345, "weight_decay": 0.0002854, "dropout": 0.02749, "width": 128}
-    row |= {"activation": "leaky_relu", "norm": "layer", "epochs": 27.0, "score": 0.31769, "validation_r2": 0.5642}
+@pytest.mark.parametrize(("score", "spread"), [(0.31769, {}), (0.31769, {"validation_loss_sd": 0.0678})])
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_a_narrow_terminal_shows_all_digits(score, spread, count):
+    names = ["weight_decay", "learning_rate", "dropout", "width", "activation", "norm"][:count]
+    row = {"trial": 123, "learning_rate": 0.00012345, "weight_decay": 0.00028542, "dropout": 0.02749, "width": 128}
+    row |= {"activation": "leaky_relu", "norm": "layer", "epochs": 27.0, "score": score, "validation_r2": 0.5642}
     file = io.StringIO()
     console = Console(file=file, width=80)
-    console.print(leaders_table(console, [row], names, "the best 1 of 9", rows=1))
+    console.print(leaders_table(console, [row | spread], names, "the best 1 of 9", rows=1))
     assert "…" not in file.getvalue()
-    assert re.search(r"123 +0.000123 +0.000285 +0.0275 +128 +leaky_relu +layer +27 +0.3177 +0.5642", file.getvalue())
+    values = ["123", "0.00028[0-9]+", "0.00012[0-9]+", r"0.0275|0.02749", "128", "leaky_relu", "layer"]
+    assert re.search(r"[ │]+".join([*values[: count + 1], "27", "0.3177"]), file.getvalue())
 
 
 MISTAKES = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 WIDE = 900  # pixels; wider pictures span both columns, and scroll on narrow screens
+SHORT = 12  # characters; columns of single words up to this length are not broken
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #59636e; --page: #ffffff; --card: #f6f8fa; --line: #d1d9e0;
         --accent: #33618f; }
@@ -28,11 +29,12 @@ th, td { padding: 0.28rem 0.6rem 0.28rem 0; text-align: left; border-bottom: 1px
 th { color: var(--faint); font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td.text { overflow-wrap: anywhere; white-space: pre-wrap; }
+td.short, th.short { white-space: nowrap; }
 tr.strong td { font-weight: 600; }
 .pictures { columns: 2 440px; column-gap: 1.2rem; }
 figure { margin: 0 0 1.2rem; break-inside: avoid; background: var(--card); border: 1px solid var(--line);
          border-radius: 8px; overflow: hidden; }
-figure.wide { column-span: all; }
+figure.wide { column-span: all; margin-top: 1.2rem; }
 figure img { display: block; width: 100%; height: auto; background: #ffffff; }
 figcaption { padding: 0.6rem 0.8rem 0.7rem; font-size: 0.9rem; color: var(--faint); }
 .word { white-space: nowrap; }
@@ -81,10 +83,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
     """
     if not rows:
         return ""
-    numeric = [i > 0 and len(header) > 0 and all(_is_number(row[i]) for row in rows) for i in range(len(rows[0]))]
+    kinds = [_kind([row[i] for row in rows], first=i == 0 or not header) for i in range(len(rows[0]))]
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        kinds = ["number" if number else "text" for number in numeric]
         return "".join(f'<{tag} class="{kind}">{escape(cell)}</{tag}>' for kind, cell in zip(kinds, row, strict=True))
 
     emphasised = set(strong)
@@ -137,6 +138,13 @@ def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
 def _keep_words(text: str) -> str:
     """Escape a text. Its lines do not break at the hyphens of options and numbers, as in --learning-rate and 1e-4."""
     return re.sub(r"(?<!\S)[-\d]\S{0,20}-\S{1,20}(?!\S)", r'<span class="word">\g<0></span>', escape(text))
+
+
+def _kind(cells: Sequence[str], *, first: bool) -> str:
+    """Return the kind of a column: "number", "short" for words that must not be broken, or "text"."""
+    if not first and all(map(_is_number, cells)):
+        return "number"
+    return "short" if not first and max(map(len, cells)) <= SHORT and not any(" " in cell for cell in cells) else "text"
 
 
 def _is_number(cell: str) -> bool:

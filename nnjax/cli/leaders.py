@@ -19,7 +19,9 @@ RUNNING = "running"
 
 
 def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str], caption: str, *, rows: int) -> Grid:
-    """Format the best trials as a table. If the terminal is narrow, omit the borders and round to fewer digits.
+    """Format the best trials as a table. If the terminal is narrow, omit borders, digits, and then scores.
+
+    Numbers are never cut, so headings of several words have a line for each word.
 
     Args:
       console: the terminal.
@@ -28,21 +30,30 @@ def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str
       caption: text below the table.
       rows: number of rows to show.
     """
-    grid = _grid(table[:rows], names, caption, digits=4)
-    if console.measure(grid, options=console.options.update(width=1000)).minimum <= console.width:
+    shown, scores = table[:rows], [name for name in SCORES if table and name in table[0]]
+    grid = _grid(shown, names, scores, caption, digits=4)
+    if _fits(console, grid):
         return grid
-    grid = _grid(table[:rows], names, caption, digits=3)
+    grid = _narrow(_grid(shown, names, scores, caption, digits=3))
+    return grid if _fits(console, grid) else _narrow(_grid(shown, names, [], caption, digits=3))
+
+
+def _fits(console: Console, grid: Grid) -> bool:
+    return console.measure(grid, options=console.options.update(width=1000)).maximum <= console.width
+
+
+def _narrow(grid: Grid) -> Grid:
+    """Return the table without borders."""
     grid.box, grid.padding, grid.pad_edge = None, (0, 1, 0, 0), False
     return grid
 
 
-def _grid(table: Sequence[Record], names: Sequence[str], caption: str, *, digits: int) -> Grid:
-    scores = [name for name in SCORES if table and name in table[0]]
+def _grid(table: Sequence[Record], names: Sequence[str], scores: Sequence[str], caption: str, *, digits: int) -> Grid:
     spread = "validation_nll_sd" if "label_smoothing" in names else "validation_loss_sd"  # over seeds or folds
     grid = Grid(header_style="bold", caption=caption)
-    shown = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
-    for name in ["trial", *names, "epochs", "score", *shown]:
-        grid.add_column(name.replace("_", " "), justify="right", no_wrap=name == "score")
+    headings = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
+    for name in ["trial", *names, "epochs", "score", *headings]:
+        grid.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for row in table:
         cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
         sd = f" ± {row[spread]:.{digits}f}" if spread in row else ""

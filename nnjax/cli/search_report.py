@@ -13,19 +13,19 @@ from nnjax.cli.console import option_name, quote
 from nnjax.cli.html_report import SCORES
 from nnjax.cli.pictures import describe
 from nnjax.cli.search_request import OWN, Request
-from nnjax.cli.search_result import MEMBERS, SearchResult
+from nnjax.cli.search_result import SearchResult, describe_members
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 
 MOST_ROWS = 200  # maximum number of trials in the table
 CAPTIONS = {
-    "search": "The score of each trial against each setting; colours show how long the trial was trained. If the best "
-    "trial (star) is at an end, extend the range. “explains” is the share of the variance in the first rung's scores "
-    "that the setting explains.",
-    "progress": "The scores in the order in which the trials began, and the lowest score so far. If the line still "
-    "falls at the end, more trials may find a better setting.",
-    "importance": "The share of the variance in the first rung's scores that each setting explains alone. A bar below "
-    "the line could be chance. The rest of the variance is noise and interactions between settings.",
+    "search": "The validation score of each trial against each setting; lower is better. Colours show after how many "
+    "epochs the trial ended. If the best trial (star) is at an end, extend the range. “explains” is the share of the "
+    "variance in the scores at the first comparison that the setting explains.",
+    "progress": "The validation scores in the order in which the trials began, and the lowest score so far. If the "
+    "line still falls at the end, more trials may find a better setting.",
+    "importance": "How much of the differences between the scores at the first comparison each setting explains alone. "
+    "A bar that ends before the red line could be chance. The rest is noise and interactions between settings.",
     "parallel": "Each line is a trial; dark lines have low scores. If dark lines meet at a value of an axis, this "
     "value is good for all values of the other settings.",
 }
@@ -134,13 +134,13 @@ def _scores(result: SearchResult) -> list[str]:
         [f"R² of {name[3:-1]}", *(_number(scores.get(name)) for scores in (own, together, constant))]
         for name in several
     ]
-    trials = ", ".join(map(str, result["ensemble"]))
     return [
         html_page.table(["score", "best", "ensemble", "baseline"], rows, strong=[0]),
         html_page.paragraph(
-            f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. The ensemble averages the "
-            f"{MEMBERS} trials {trials}, selected by their validation loss, with repetition. The baseline is a "
-            f"constant prediction: {result['baseline_prediction']}. The test rows were not used before these scores.",
+            f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. The "
+            f"{describe_members(result['ensemble'])} was selected by its validation loss; a trial that is selected "
+            f"several times counts several times. The baseline is a constant prediction: "
+            f"{result['baseline_prediction']}. The test rows were not used before these scores.",
             faint=True,
         ),
     ]

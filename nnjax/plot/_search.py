@@ -88,8 +88,9 @@ def search_progress(table: Rows, *, context: str = "") -> Figure:
     best = np.fmin.accumulate(np.where(trials.good, trials.score, np.nan))
     axes.step(trials.trial, best, where="post", color="#222222", linewidth=1.2, label="lowest so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel="score")
+    axes.set(xlabel="trial", ylabel="score (lower is better)")
     style(axes)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=SMALL,
+                  columnspacing=1.2, handletextpad=0.4)  # fmt: skip
     return figure

@@ -52,8 +52,8 @@ def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -
         axes.text(max(share, least) + 0.015, y, f"{100 * share:.0f} %", va="center", fontsize=SMALL)
     axes.set_yticks(place, [shorten(names[i].replace("_", " "), 24) for i in order])
     axes.set(
-        xlabel="share of the variance of the first rung's scores", xlim=(0, 1.1), ylim=(-0.6, len(order) - 0.4),
-        xticks=np.linspace(0, 1, 6),
+        xlabel=f"share of the variance of the scores after {trials.first}", xticks=np.linspace(0, 1, 6),
+        xlim=(0, 1.1), ylim=(-0.6, len(order) - 0.4),
     )  # fmt: skip
     style(axes)
     axes.grid(visible=False, axis="y")

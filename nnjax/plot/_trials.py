@@ -25,6 +25,7 @@ class Trials(NamedTuple):
     epochs: np.ndarray  # number of epochs at the last rung that the trial reached
     early: np.ndarray  # score at the first rung
     good: np.ndarray  # booleans, True if the score is finite
+    first: str  # the first rung in words, such as "3 epochs"
 
 
 class Column(NamedTuple):
@@ -47,7 +48,7 @@ def trials_of(where: str, table: Rows, names: Sequence[str]) -> Trials:
     trial, score, epochs, early = (
         np.array([row[name] for row in rows], float) for name in ("trial", "score", "epochs", first)
     )
-    return Trials(trial, score, epochs, early, np.isfinite(score))
+    return Trials(trial, score, epochs, early, np.isfinite(score), in_epochs(float(first[6:])))
 
 
 def column_of(table: Rows, name: str) -> Column:
@@ -91,14 +92,14 @@ def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
     """Draw the scores of the trials, coloured by last rung; a star marks the best, crosses mark diverged ones."""
     from matplotlib import colormaps
 
-    _, score, epochs, _, good = trials
+    score, epochs, good = trials.score, trials.epochs, trials.good
     rungs = np.unique(epochs[good])
     for i, rung in enumerate(rungs):
         own = good & (epochs == rung)
         colour = (
             NEUTRAL if len(rungs) > 1 and i == 0 else colormaps["viridis_r"](0.25 + 0.7 * i / max(1, len(rungs) - 1))
         )
-        label = "1 epoch" if rung == 1 else f"{rung:g} epochs"
+        label = in_epochs(rung)
         axes.plot(x[own], score[own], "o", color=colour, markersize=3.2, markeredgewidth=0, label=label, zorder=2 + i)
     if not good.all():
         height, transform = np.full((~good).sum(), 0.97), axes.get_xaxis_transform()
@@ -109,6 +110,11 @@ def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
         if is_wide(score[good]):
             log_axis(axes, score[good], "y")
     axes.tick_params(labelsize=SMALL)
+
+
+def in_epochs(number: float) -> str:
+    """Return a number of epochs in words."""
+    return "1 epoch" if number == 1 else f"{number:g} epochs"
 
 
 def name_places(axes: Axes, labels: Sequence[str]) -> None:
