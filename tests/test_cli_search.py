@@ -267,6 +267,14 @@ def test_damaged_settings_are_named(search, tmp_path, change, message):
     assert_mistake(nnjax("search", "--resume", tmp_path), f".*search.json is damaged: .*{message}")
 
 
+def test_settings_of_another_version_are_named(search, tmp_path):
+    content = read_json(search[0] / "search.json")
+    settings = {name: value for name, value in content.items() if name not in (*run_folder.NOTES, "folds")}
+    run_folder.save_search(tmp_path, settings, {})
+    for given in (("search", "--resume", tmp_path), ("predict", tmp_path, "x.csv")):
+        assert_mistake(nnjax(*given), ".*search.json has no 'folds', so it was written by a different version of nnjax")
+
+
 def test_small_regressions_get_longer_rungs_and_smaller_batches(tmp_path, capsys):
     pd.DataFrame({"x": np.sin(range(20, 40)), "y": np.sin(range(20))}).to_csv(tmp_path / "sine.csv", index=False)
     searched = {

@@ -16,6 +16,7 @@ import pytest
 from train_runs import BATCH, DATA, HELD_OUT, KEY, X, assert_close, assert_equal, make_swept, mesh, sweep
 
 from nnjax import data, losses, metrics, nn, optim, train, uncertainty
+from nnjax.storage import checkpoint, tensor_file
 from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import first_state
 from nnjax.train.engine.make_job import make_job
@@ -257,6 +258,47 @@ def test_a_different_search_is_not_resumed(tmp_path):
     ):
         with pytest.raises(train.RunMismatchError, match=name):
             search(out=tmp_path, resume=True, **change)
+
+
+def rewrite(path, change_tree=lambda tree: tree, change_metadata=lambda metadata: metadata):
+    """Change the content of a checkpoint, as another version of nnjax might have written it."""
+    leaves, header = tensor_file.read(path)
+    checkpoint.save(path, change_tree(leaves), change_metadata(header.metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"change_tree": lambda tree: {name.replace("units", "points"): leaf for name, leaf in tree.items()}},
+            r"(?s)cannot continue the search saved in .*search/ledger/points.*search/ledger/units.*continue with the "
+            "version that began the search.*choose another out=",
+        ),
+        (
+            {"change_metadata": lambda metadata: {"print" if k == "fingerprint" else k: metadata[k] for k in metadata}},
+            r"(?s)its metadata has an unknown entry 'print'.*continue with the version that began the search",
+        ),
+        (
+            {"change_metadata": lambda metadata: {k: metadata[k] for k in metadata if k != "logs"}},
+            r"(?s)its metadata .*'?logs'?.*continue with the version that began the search",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named(tmp_path, change, message):
+    search(linear, RATE, out=tmp_path)
+    for path in checkpoint.files(tmp_path):
+        rewrite(path, **change)
+    with pytest.raises(ValueError, match=message):
+        search(linear, RATE, out=tmp_path, resume=True)
+
+
+def test_a_search_of_another_size_is_not_resumed_anyway(tmp_path):
+    search(linear, RATE, out=tmp_path)
+    with pytest.raises(train.RunMismatchError, match=r"(?s)trials .*search/ledger/units") as error:
+        search(linear, RATE, out=tmp_path, resume=True, trials=8)
+    assert not error.value.resumable
+    with pytest.raises(ValueError, match=r"(?s)cannot continue .*search/ledger/units.*pass its arguments"):
+        search(linear, RATE, out=tmp_path, resume="anyway", trials=8)
 
 
 # Results -------------------------------------------------------------------------------------------------------------

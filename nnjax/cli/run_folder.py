@@ -200,9 +200,15 @@ def load_search(path: Path) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if the folder contains no search.
-      ValueError: if the file is damaged or has changed since the search began.
+      ValueError: if the file is damaged, has changed since the search began, or was written by a different version.
     """
-    return _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)
+    settings = _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)
+    if missing := [name for name in SEARCH_SETTINGS if name not in settings]:
+        raise ValueError(
+            f"{path}: {SEARCH} has no {missing[0]!r}, so it was written by a different version of nnjax; use that "
+            "version for this folder, or search again"
+        )
+    return settings
 
 
 def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> dict[str, Any]:

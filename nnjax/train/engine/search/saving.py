@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnjax.storage import background_writer, checkpoint
+from nnjax.storage.json_file import check_kind
 from nnjax.train.engine.errors import RunMismatchError
 from nnjax.train.engine.fingerprint import Fingerprint, differences, run_fingerprint
 from nnjax.train.engine.fit_state import FitState
@@ -22,6 +23,10 @@ from nnjax.train.engine.search.schedule import Schedule, SearchState
 from nnjax.train.engine.search.schedule import first_state as first_search_state
 
 KIND = "nnjax-search"
+REMEDY = (
+    "if only nnjax has changed, continue with the version that began the search; otherwise pass its arguments, or "
+    "choose another out= to begin again"
+)
 KEPT_CHECKPOINTS = 2  # if one is damaged, the other one can be used
 
 
@@ -42,6 +47,17 @@ class Position(NamedTuple):
     search: SearchState  # the state of the schedule at the beginning of the round
     networks: Networks  # (networks · replicates, ...) the networks of the best trials
     trials: np.ndarray  # (networks,) the trial of each of these networks, or -1
+
+
+class Metadata(TypedDict):
+    """The metadata of a checkpoint."""
+
+    kind: str
+    fingerprint: dict[str, str]
+    steps: int
+    logs: list[str]  # names of the scalars in the ledger
+    step: NotRequired[int]  # the writer adds the number in the file's name, and an empty score
+    score: NotRequired[None]
 
 
 class SavePosition(Protocol):
@@ -84,8 +100,8 @@ def resumable_search(
                 fs=snapshot(ensemble, position.fs), networks=jax.tree.map(jnp.copy, position.networks)
             )
             names = sorted(position.search.ledger.logs)
-            metadata = {"kind": KIND, "fingerprint": fingerprint, "steps": steps, "logs": names}
-            return write(steps, tree, metadata, wait=wait)
+            metadata: Metadata = {"kind": KIND, "fingerprint": fingerprint, "steps": steps, "logs": names}
+            return write(steps, tree, {**metadata}, wait=wait)
 
         like = Position(state_shapes(job, validated=False), search, shapes, trials)
         saved = _load(folder, options, fingerprint, like)
@@ -130,21 +146,37 @@ def _load(
     saved = _saved_metadata(folder, files)
     rows = differences(saved["fingerprint"], fingerprint)
     if rows and options.resume != "anyway":
-        raise RunMismatchError(folder, rows)
-    _, position, metadata = checkpoint.latest(folder, _like(like))
+        raise RunMismatchError(folder, rows, reason=_misfit(files[-1], like))
+    try:
+        _, position, metadata = checkpoint.latest(folder, _like(like))
+    except ValueError as error:
+        raise ValueError(f"search: cannot continue the search saved in {folder}: {error}\n{REMEDY}") from error
     return position, int(metadata["steps"])
 
 
-def _saved_metadata(folder: Path, files: list[Path]) -> dict[str, Any]:
+def _misfit(path: Path, like: Position) -> str | None:
+    """Describe how the structure of a checkpoint differs from `like`; return None if it does not."""
+    try:
+        checkpoint.load(path, _like(like))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _saved_metadata(folder: Path, files: list[Path]) -> Metadata:
     """Return the metadata of the newest checkpoint whose metadata can be read."""
     for path in reversed(files):
         try:
-            metadata = checkpoint.read_metadata(path)
+            content = checkpoint.read_metadata(path)
         except (ValueError, OSError) as error:
             warnings.warn(f"{path} cannot be read ({error})", stacklevel=2)
             continue
-        if metadata.get("kind") != KIND:
+        if content.get("kind") != KIND:
             raise ValueError(f"search: {path} was not written by search; choose another out=")
+        try:
+            metadata: Metadata = check_kind("its metadata", content, Metadata)
+        except ValueError as error:
+            raise ValueError(f"search: cannot continue the search saved in {path}: {error}\n{REMEDY}") from None
         return metadata
     raise ValueError(f"search: {folder} holds no intact checkpoint; delete it to start again")
 
