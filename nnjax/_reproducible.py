@@ -44,12 +44,12 @@ def reproducible(cache: str | Path | None = None) -> Path:
     >>> x = jnp.zeros(3)
     >>> nnjax.reproducible()
     Traceback (most recent call last):
-    RuntimeError: reproducible: JAX has already started, ...; call nnjax.reproducible() before the first array
+    RuntimeError: reproducible: JAX has already started, ...; call nnjax.reproducible() before ...
     """
     if has_started():
         raise RuntimeError(
-            "reproducible: JAX has already started, and has read its flags; call nnjax.reproducible() before the first "
-            "array"
+            "reproducible: JAX has already started and has read its flags; call nnjax.reproducible() before creating "
+            "arrays or listing devices"
         )
     chosen = cache or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     folder = Path(chosen).expanduser() if chosen else _user_folder()
@@ -85,7 +85,10 @@ def program_settings(platform: str) -> dict[str, str]:
 
 
 def _user_folder() -> Path:
-    """Return the default cache folder for this type of machine and version of jaxlib. JAX separates devices in it."""
+    """Return the default cache folder for this type of machine and version of jaxlib.
+
+    JAX's cache keys include the device type, so different devices can share the folder.
+    """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     info = Path("/proc/cpuinfo")
     features = [platform.machine(), platform.processor(), sys.platform]

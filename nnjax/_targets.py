@@ -29,7 +29,7 @@ def real_pair(where: str, prediction: Any, target: Any) -> list[Array]:
 def logits_and_target(
     where: str, prediction: Any, target: Any, ignore_index: int | None = None
 ) -> tuple[Array, Array, Array | None]:
-    """Return the logits as floats, the target, and the position weights; None means equal weights.
+    """Return the logits as floats, the target, and the per-position weights; None means equal weights.
 
     Integer labels are returned unchanged, except that ignored labels become 0; probabilities are returned in the dtype
     of the logits. Logits at positions of weight 0 become 0, so they cannot make a gradient NaN. Negative weights become
@@ -45,15 +45,16 @@ def logits_and_target(
     prediction, target = checks.array(where, "prediction", prediction), checks.array(where, "target", target)
     logits, target = _logits_and_target(where, prediction, target)
     if weights is not None:
-        weights = checks.array(where, "weights of positions", weights)
+        weights = checks.array(where, "per-position weights", weights)
         if weights.shape != logits.shape[:-1]:
             raise ValueError(
-                f"{where}: weights of positions must be {tuple(logits.shape[:-1])}, got {tuple(weights.shape)}"
+                f"{where}: per-position weights must have the shape {tuple(logits.shape[:-1])}, got "
+                f"{tuple(weights.shape)}"
             )
         # Cast a mask to the dtype of the logits, so that it does not promote them
         if weights.dtype == bool or jnp.issubdtype(weights.dtype, jnp.integer):
             weights = weights.astype(logits.dtype)
-        logits, weights = checks.real_arrays(where, {"prediction": logits, "weights of positions": weights})
+        logits, weights = checks.real_arrays(where, {"prediction": logits, "per-position weights": weights})
         weights = jnp.where(weights < 0, jnp.nan, weights)
     if ignore_index is not None:
         index = checks.positive_int(where, "ignore_index", ignore_index, -(2**31))

@@ -378,7 +378,7 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
     if ndim > 1 and x.shape[-1] == 0:
         raise ValueError(f"{where}: x has 0 features; its shape is {tuple(x.shape)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{where}: x must be floating, got {x.dtype}; cast it, as in x.astype(jnp.float32)")
+        raise TypeError(f"{where}: x must be floating-point, got {x.dtype}; cast it, as in x.astype(jnp.float32)")
 
 
 def features(where: str, x: Any, expected: int) -> None:

@@ -14,7 +14,7 @@ example is then
     loss_i = Σ_t v_it loss_it / Σ_t v_it,   0 if all v_it are 0
 
 In the loss of a run, all examples have equal weight, regardless of their length. To average over all positions of all
-examples, as PyTorch does, weight each example by its number of positions, Σ_t v_it:
+examples, as PyTorch does, weight each example by its number of positions, Σ_t v_it. With `ignore_index=-1`:
 `Data(x, labels, weights=(labels != -1).sum(-1))`.
 """
 

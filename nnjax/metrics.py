@@ -9,7 +9,7 @@ are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples o
 predictions or labels are NaN.
 
 **Sequences.** Like `losses.cross_entropy`, metrics of classifiers also accept logits (examples, ..., classes) with
-labels (examples, ...), `ignore_index`, and pairs `(labels, weights of positions)` as target. The positions of an
+labels (examples, ...), `ignore_index`, and pairs `(labels, per-position weights)` as target. The positions of an
 example share its weight, so `nll` equals the validation loss. Examples whose positions are all ignored are left out.
 To average over all positions, weight each example by its number of counted positions.
 """
@@ -632,7 +632,7 @@ def _rows_and_target(
     rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)
     if shares is not None or (weights is not None and len(rows) > 1):
         shares = jnp.ones(rows, bool) if shares is None else shares
-        shares, weights = _with_weights(where, {"weights of positions": shares}, weights, rows[:1])
+        shares, weights = _with_weights(where, {"per-position weights": shares}, weights, rows[:1])
         shares = shares.reshape(rows[0], math.prod(rows[1:]))
         total = shares.sum(-1, keepdims=True)
         share = shares / jnp.where(total == 0, jnp.ones_like(total), total)

@@ -342,7 +342,7 @@ def test_constant_columns_become_zeros(tmp_path, value):
 def test_missing_values_are_counted_over_the_whole_file(tmp_path, column):
     frame = pd.DataFrame(mixed()).astype({"count": float})
     frame.loc[[7, 30, 33], column] = None
-    rule = "drop', or any other rule, leaves out" if column == "kind" else "median"
+    rule = "drop', or any other rule, omits" if column == "kind" else "median"
     with pytest.raises(
         ValueError, match=f"column '{column}': 3 values are missing, the first in line 9; missing='{rule}"
     ):

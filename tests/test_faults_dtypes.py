@@ -339,7 +339,9 @@ def test_layers_refuse_what_is_not_floating(name, dtype, request):
         np.testing.assert_allclose(values[0], exact, rtol=0.02, atol=1e-6)
         return
     for train in (False, True):
-        with pytest.raises(TypeError, match=rf"^{name.split(',')[0]}.*: x must be floating, got {dtype}; cast it"):
+        with pytest.raises(
+            TypeError, match=rf"^{name.split(',')[0]}.*: x must be floating-point, got {dtype}; cast it"
+        ):
             apply(train)
 
 

@@ -397,7 +397,7 @@ def test_a_run_whose_folder_is_lost_ends_with_its_result_and_a_checkpoint_elsewh
     assert_equal(result.ts, fit(**many).ts)
     *earlier, last = (str(warning.message) for warning in caught)
     found = re.fullmatch(
-        rf"fit: {out}\S* cannot be written \(.*\), so the checkpoint of step 15 is saved in (\S+), from which "
+        rf"fit: {out}\S* cannot be written to \(.*\), so the checkpoint of step 15 is saved in (\S+), from which "
         "resume=True continues",
         last,
     )

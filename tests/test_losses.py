@@ -185,7 +185,7 @@ NEW_MISTAKES = {
     "quantile, percent": (lambda: losses.quantile(jnp.ones(2), jnp.ones(2), q=50), ValueError, r"\[0, 1\], got 50"),
     "cross_entropy, weights of examples": (
         lambda: losses.cross_entropy(jnp.ones((2, 3, 4)), (jnp.ones((2, 3), int), jnp.ones(2))), ValueError,
-        r"weights of positions must be \(2, 3\), got \(2,\)"),
+        r"per-position weights must have the shape \(2, 3\), got \(2,\)"),
     "cross_entropy, complex weights": (
         lambda: losses.cross_entropy(jnp.ones((2, 3)), (jnp.ones(2, int), jnp.array([1j, 1j]))), TypeError, "be real"),
     "cross_entropy, ignored text": (

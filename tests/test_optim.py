@@ -259,7 +259,9 @@ def test_dtypes_of_moments_that_cannot_hold_them_are_named(name):
     ours, _, field = MOMENTS[name]
     option = "accumulator_dtype" if field == "trace" else "mu_dtype"
     for dtype in ("int8", "bool"):
-        with pytest.raises(TypeError, match=rf"^{name}: the dtype of moments must be floating or complex, got {dtype}"):
+        with pytest.raises(
+            TypeError, match=rf"^{name}: the dtype of moments must be floating-point or complex, got {dtype}"
+        ):
             ours(0.1, **{option: dtype})
     with pytest.raises(TypeError, match=rf"^{name}: expected a dtype such as jnp.bfloat16 for the moments, got 0.5"):
         ours(0.1, **{option: 0.5})
@@ -490,7 +492,7 @@ def test_gradients_of_another_shape_are_named_by_path(case):
 @pytest.mark.parametrize("dtype", ["int32", "bool", "uint8"])
 def test_integer_parameters_are_named_by_path(case, dtype):
     optimizer = case.ours(0.1, **case.hyper)
-    with pytest.raises(TypeError, match=rf"parameters must be floating or complex, got {dtype} at dense/0"):
+    with pytest.raises(TypeError, match=rf"parameters must be floating-point or complex, got {dtype} at dense/0"):
         optimizer.init({"dense": [jnp.ones(2, dtype)]})
 
 
@@ -499,7 +501,7 @@ def test_integer_parameters_are_named_by_path(case, dtype):
 def test_integer_gradients_are_named_by_path(case, dtype):
     params = {"dense": [jnp.ones(2)]}
     optimizer = case.ours(0.1, **case.hyper)
-    with pytest.raises(TypeError, match=rf"gradients must be floating or complex, got {dtype} at dense/0"):
+    with pytest.raises(TypeError, match=rf"gradients must be floating-point or complex, got {dtype} at dense/0"):
         optimizer.update({"dense": [jnp.ones(2, dtype)]}, optimizer.init(params), params)
 
 
@@ -510,11 +512,15 @@ def test_integer_gradients_are_named_by_path(case, dtype):
 )
 def test_parameters_and_gradients_that_are_no_numbers_are_named(leaf):
     for make in (optim.sgd, optim.adam, optim.adamw, optim.params_ema):
-        with pytest.raises(TypeError, match=rf"^{make.__name__}: parameters must be floating or complex, got .* at w;"):
+        with pytest.raises(
+            TypeError, match=rf"^{make.__name__}: parameters must be floating-point or complex, got .* at w;"
+        ):
             make(0.1).init({"w": leaf})
         optimizer, params = make(0.1), {"w": 2.5}
         for passed in (params, None) if make in (optim.sgd, optim.adam) else (params,):
-            with pytest.raises(TypeError, match=rf"^{make.__name__}: gradients must be floating or complex, got .* w;"):
+            with pytest.raises(
+                TypeError, match=rf"^{make.__name__}: gradients must be floating-point or complex, got .* w;"
+            ):
                 optimizer.update({"w": leaf}, optimizer.init(params), passed)
 
 
@@ -556,7 +562,7 @@ def test_schedules_that_return_no_number_are_named(schedule):
 def test_gradients_without_values_are_named():
     """`jax.grad` with allow_int returns them for integers."""
     gradient = jax.grad(lambda n: n * 0.5, allow_int=True)(1)
-    with pytest.raises(TypeError, match="sgd: gradients must be floating or complex, got"):
+    with pytest.raises(TypeError, match="sgd: gradients must be floating-point or complex, got"):
         optim.sgd(0.1).update(gradient, optim.sgd(0.1).init(()))
 
 
@@ -696,7 +702,7 @@ def test_params_ema_errors():
 
 
 def test_params_ema_of_integers_is_refused():
-    with pytest.raises(TypeError, match="params_ema: parameters must be floating or complex, got int32 at n"):
+    with pytest.raises(TypeError, match="params_ema: parameters must be floating-point or complex, got int32 at n"):
         optim.params_ema(0.9).init({"n": jnp.array([1])})
 
 

@@ -94,7 +94,7 @@ def test_lines_count_blank_lines_and_lines_in_quotes(tmp_path):
 
 # Numbers and dates
 
-COLUMNS = {  # the fields of a column in a file with this separator; its values, decimal sign and unit
+COLUMNS = {  # the fields of a column in a file with this separator; its values, decimal separator and unit
     "thousands": (["4,082", "12,000,000", "1"], ";", [4082, 12_000_000, 1], ".", ""),
     "currency": (["$12,000", "$ 3.50", "-$1"], ";", [12000, 3.5, -1], ".", "$"),
     "percent": (["12 %", "3.5%"], ",", [12, 3.5], ".", "%"),
@@ -128,7 +128,7 @@ def test_other_writings_stay_texts(tmp_path, fields):
 def test_a_number_that_fits_both_decimal_signs_is_warned_of(tmp_path, separator, decimal, value):
     path = write(tmp_path / "t.csv", f"c{separator}t\n" + rows(['"4,082"', "7"], "ab", separator=separator))
     if decimal is None:
-        with pytest.warns(UserWarning, match=f"column 'c': '4,082' is read as {value:g}; with the decimal sign"):
+        with pytest.warns(UserWarning, match=f"column 'c': '4,082' is read as {value:g}; with the decimal separator"):
             assert read_table(path).frame["c"][0] == value
     else:
         assert read_table(path, decimal=decimal).frame["c"][0] == value
@@ -144,13 +144,13 @@ def test_numbers_with_a_point_between_commas_are_clear(tmp_path):
         read_table(write(tmp_path / "t.csv", "c;d\n23.110;24.200\n"))
 
 
-SIGNS = {  # decimal sign in training, --decimal, a new file; its numbers, or the message
+SIGNS = {  # decimal separator in training, --decimal, a new file; its numbers, or the message
     "stored": (",", None, '"1,5","7"', [1.5, 7.0]),
-    "contrary": (".", None, '"1,5","7"', "decimal sign '.', as in training, got '1,5' in line 2"),
-    "contrary comma": (",", None, "1.5,7", "decimal sign ',', as in training, got '1.5' in line 2"),
+    "contrary": (".", None, '"1,5","7"', "decimal separator '.', as in training, got '1,5' in line 2"),
+    "contrary comma": (",", None, "1.5,7", "decimal separator ',', as in training, got '1.5' in line 2"),
     "named": (".", ",", '"1,500","7"', [1.5, 7.0]),
     "confirmed": (".", None, '"1,500",0.5', [1500.0, 0.5]),
-    "unclear": (".", None, '"1,500",7', "'1,500' is read as 1500; with the decimal sign ',' it would be 1.5"),
+    "unclear": (".", None, '"1,500",7', "'1,500' is read as 1500; with the decimal separator ',' it would be 1.5"),
     "no number": (".", None, "x,7", "column 'a' must hold numbers, got 'x' in line 2"),
 }
 
@@ -355,7 +355,9 @@ def test_predict_reports_what_is_unknown_and_scores_what_is_known(tmp_path, monk
     assert [target[0] for target in table["several"]] == ["y", "z"]
     frame.loc[[3, 5], "c"], frame.loc[3, "a"] = "x", np.nan
     frame.to_csv("new.csv", index=False)  # now with points and commas
-    refusal = r"column 'a' must hold numbers with the decimal sign ',', as in training, got '.*' in line 2; .*--decimal"
+    refusal = (
+        r"column 'a' must hold numbers with the decimal separator ',', as in training, got '.*' in line 2; .*--decimal"
+    )
     assert_mistake(nnjax("predict", "run", "new.csv"), refusal)
     ended = with_warnings("predict", "run", "new.csv", "--keep", "id,y", "--decimal", ".")
     assert ended.code == 0, ended

@@ -252,7 +252,7 @@ def test_halves_are_computed_in_float32(function):
         (
             logits32.argmax(-1, keepdims=True),
             TypeError,
-            "must be floating, got int32; pass logits or means, not labels",
+            "must be floating-point, got int32; pass logits or means, not labels",
         ),
     ],
     ids=["one network", "four axes", "no members", "labels"],

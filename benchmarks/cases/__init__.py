@@ -6,7 +6,7 @@ A case file defines
   JOBS: the variants, keyed by name;
   QUICK: the names of the variants in the quick set;
 and optionally
-  ROUNDS: the number of rounds of variants with their own number, keyed by name;
+  ROUNDS: the number of rounds for variants that do not use the default, keyed by name;
   THOROUGH: the variants for which naive and rare implementations are measured, too (default: all);
   EXTRA: variants that are too slow for the full set and are measured only with --thorough.
 """

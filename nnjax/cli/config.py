@@ -61,7 +61,7 @@ class Config:
     categorical: str | None = None  # column names, separated by commas as in a CSV file
     drop: str | None = None  # column names, separated by commas as in a CSV file
     missing: Missing = "error"
-    na: str | None = None  # strings that mean missing values, separated by commas as in a CSV file
+    na: str | None = None  # strings that mark missing values, separated by commas as in a CSV file
     sep: str | None = None
     decimal: Decimal | None = None
     test_share: float = 0.2

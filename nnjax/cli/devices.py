@@ -69,9 +69,10 @@ def use_cores(networks: int) -> None:
 
 
 def make_mesh(networks: int | None) -> Mesh | None:
-    """Return a mesh that spreads the networks over all devices of all processes, or None if one device is enough.
+    """Return the mesh of the devices that train the networks, or None for a single device.
 
-    A single network uses one device. With several processes, it uses one device of each, and its batches are split.
+    A single process uses at most one device per network. With several processes, an ensemble uses all their devices; a
+    single network uses one device of each process and splits its batches.
     """
     if networks is None and jax.process_count() > 1:
         firsts = [next(d for d in jax.devices() if d.process_index == i) for i in range(jax.process_count())]

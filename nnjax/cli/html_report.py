@@ -36,7 +36,7 @@ CAPTIONS = {
     "surface": "The prediction for all values of the two features. A test row whose colour differs from its "
     "surroundings is mispredicted.",
     "function": "The prediction against the only feature. In regions without rows, it is a guess.",
-    "importance": "The drop of the test score when the values of one column are shuffled among the rows. If its "
+    "importance": "The drop in the test score when the values of one column are shuffled among the rows. If its "
     "interval contains 0, the column may be useless. Columns with the same information share their importance.",
     "predictions": "Each test row's prediction against its true value.",
     "residuals": "The errors against the predictions. A trend means that the network could still learn more. A funnel "

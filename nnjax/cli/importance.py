@@ -1,4 +1,4 @@
-"""Measure the importance of each column of a table: the drop of the test score when its values are shuffled."""
+"""Measure the importance of each column of a table: the drop in the test score when the column is shuffled."""
 
 from typing import NamedTuple
 
@@ -13,17 +13,17 @@ BUDGET = 2e10  # intended number of weights times predictions, over all columns;
 
 
 class Importance(NamedTuple):
-    """The drop of the test score when the values of each column are shuffled."""
+    """The drop in the test score when the values of each column are shuffled."""
 
     names: list[str]
-    drops: np.ndarray  # (columns, repeats), drop of the accuracy or of R²
+    drops: np.ndarray  # (columns, repeats), drop in the accuracy or in R²
     score: str
 
 
 def permutation_importance(
     predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, weights: int, seed: int
 ) -> Importance:
-    """Shuffle one column at a time among the test rows, and return the drops of the score.
+    """Shuffle one column at a time among the test rows, and return the drops in the score.
 
     Each repetition also resamples the rows with replacement (bootstrap), so the spread over the repetitions covers
     both sources of error: the order of the shuffled values, and the choice of the test rows.

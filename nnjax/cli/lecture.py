@@ -34,7 +34,7 @@ def lecture_command(
         ),
     ] = None,
 ) -> None:
-    """Run the ideas of the lecture notes "Intro to Deep Learning", one by one.
+    """Demonstrate the ideas of the lecture notes "Intro to Deep Learning", one by one.
 
     For each idea, the command prints an explanation in three sentences, the
     code that runs it with this library, and its numerical results. All of
@@ -66,11 +66,11 @@ def lecture_command(
 
 
 def _check_page(path: Path, generator: str) -> None:
-    """Check that the page can be written, and would not replace a file that this command did not write."""
+    """Check that the page can be written and would not replace a file of another program."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file, such as --out {path / 'lecture.html'}")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder {path.parent} does not exist or cannot be written; choose another one with --out")
+        raise ValueError(f"the folder {path.parent} does not exist or is not writable; choose another one with --out")
     if path.exists() and generator not in path.read_text(encoding="utf-8", errors="replace"):
         raise ValueError(f"{path} exists and was not written by nnjax lecture; choose another file with --out")
 

@@ -28,7 +28,7 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
     Args:
       command: name of the command, "train", "sweep" or "search".
       path: folder of the run, the sweep or the search.
-      save_settings: function that writes the settings to another folder if `path` cannot be written.
+      save_settings: function that writes the settings to another folder if `path` is not writable.
     """
     resume = f"nnjax {command} --resume {quote(path)}"
     try:

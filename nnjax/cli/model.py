@@ -60,7 +60,7 @@ def weight_shapes(run: Run, x: np.ndarray, members: int | None) -> tuple[PyTree,
 
 
 def _left_out(path: Path, config: Config) -> list[int]:
-    """Return the members that diverged and are not averaged.
+    """Return the indices of the members that are left out of the average because they diverged.
 
     Raises:
       FileNotFoundError: if the run is not finished.

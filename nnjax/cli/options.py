@@ -84,7 +84,7 @@ Missing = Annotated[
 ]
 Na = Annotated[
     str | None,
-    option("Strings that mean missing, separated by commas, in addition to empty fields, NA, null and NaN.", DATA),
+    option("Strings that mark missing values, separated by commas, besides empty fields, NA, null and NaN.", DATA),
 ]
 Sep = Annotated[str | None, option("Separator of the CSV file, or tab, or space. Default: detected.", DATA)]
 Decimal = Annotated[

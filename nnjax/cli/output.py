@@ -14,7 +14,7 @@ TRANSLITERATE = "nnjax.transliterate"  # name of the codec error handler
 
 
 class _Raw(io.RawIOBase):
-    """A stream that drops its data if the underlying pipe, file or terminal cannot be written."""
+    """A stream that drops its data if the underlying pipe, file or terminal cannot be written to."""
 
     def __init__(self, raw: Any):
         self._raw = raw

@@ -68,7 +68,7 @@ def plot_command(
 
 
 def _redraw_search(path: Path) -> list[str]:
-    """Draw the pictures and the report of a finished search again, and return their names.
+    """Redraw the pictures of a finished search, rewrite its report, and return the names of the files.
 
     Raises:
       ValueError: if a file has changed since the search.

@@ -24,12 +24,12 @@ from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
 
 BY_OPTION: dict[Remedy, str] = {
-    "missing": "--missing median, mean or category fills them, --missing drop leaves the rows out",
-    "target": "--missing drop, or any other rule, leaves out the rows without a target",
+    "missing": "--missing median, mean or category fills missing values, --missing drop omits the rows that have any",
+    "target": "--missing drop, or any other rule, omits the rows without a target",
     "words": "--categorical {columns} keeps words such as NA as categories",
     "categorical": "--categorical {columns} keeps the 100 most frequent strings",
-    "na": "--na {words} declares strings that mean missing",
-    "drop": "--drop {columns} leaves columns out",
+    "na": "--na {words} declares strings that mark missing values",
+    "drop": "--drop {columns} omits columns",
 }
 
 
@@ -76,7 +76,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
     own = {
         "target": "labels as its target", "task": "labels as its target", "test_share": "its own test part",
         "categorical": "no categories", "drop": "no columns", "missing": "no missing values", "na": "no missing values",
-        "sep": "no separator", "decimal": "no decimal sign",
+        "sep": "no separator", "decimal": "no decimal separator",
     }  # fmt: skip
     for setting, reason in own.items():
         if setting in written and name in NAMES:

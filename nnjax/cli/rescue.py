@@ -1,4 +1,4 @@
-"""Write a run, a sweep or a search to another folder if its own folder cannot be written."""
+"""Write a run, a sweep or a search to another folder if its own folder is not writable."""
 
 import shutil
 import warnings
@@ -14,7 +14,7 @@ SaveSettings = Callable[[Path], None]
 
 
 def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSettings) -> tuple[Path, T]:
-    """Write the results to the folder, or to another one if the folder cannot be written.
+    """Write the results to the folder, or to another one if the folder is not writable.
 
     Args:
       path: folder of the run, the sweep or the search.
@@ -25,7 +25,7 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
       The folder that contains the results, and the return value of `write`.
 
     Raises:
-      OSError: if no folder can be written.
+      OSError: if no folder is writable.
 
     Warns:
       UserWarning: if the results are written to another folder.
@@ -42,7 +42,9 @@ def write_results(path: Path, write: Callable[[Path], T], save_settings: SaveSet
             new_folder, written = write_elsewhere(path, write_all)
         except OSError:
             raise error from None
-        warnings.warn(f"{path} cannot be written ({error}), so the results are written to {new_folder}", stacklevel=2)
+        warnings.warn(
+            f"{path} cannot be written to ({error}), so the results are written to {new_folder}", stacklevel=2
+        )
         return new_folder, written
 
 

@@ -51,7 +51,7 @@ def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
 
 
 def describe_sweep(subject: SweepSubject) -> str:
-    """Summarise the data, the number of settings and the settings that do not vary."""
+    """Return one line with the data, the constant settings, the number of settings and seeds, and the swept ranges."""
     config, swept, table, _, seeds = subject
     times = f" × {seeds} seeds" if seeds > 1 else ""
     ranges = ", ".join(f"{option_name(name)} {v.text}" for name, v in swept.items())

@@ -134,7 +134,7 @@ class _Lines:
         self.starts: list[int] = []  # first line of each row
 
     def mark(self, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
-        """Yield the lines, marking each quoted string that would mean a missing value without quotes."""
+        """Yield the lines, marking each quoted string that would be a missing value without quotes."""
         # In a valid file, such a quoted string is always a whole field, because quotes inside fields are doubled
         words, gap = "|".join(filter(None, sorted(MISSING))), re.escape(separator)
         quoted = re.compile(rf'(^|{gap}) *"\s*({words})\s*"(?=[{gap}\r\n]|$)')

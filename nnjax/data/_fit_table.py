@@ -26,8 +26,8 @@ def choose_task(
     """Return the task and a reason in words. If `task` is None, infer it from the values of the target.
 
     Raises:
-      ValueError: if values are missing. Also, if `task` is None and the target holds text or dates, more than half of
-        which are distinct.
+      ValueError: if values are missing. It is also raised if `task` is None, the target contains text or dates, and
+        more than half of these are distinct.
     """
     values = column_values(frame, name)
     missing, line = missing_rows(values), line_numbers(lines)
@@ -140,7 +140,7 @@ def fit_table(
       training: row numbers of the training part.
       columns: kinds and formats of the columns of a file; None for columns in memory.
       missing: treatment of missing values; see `load`.
-      na: strings that mean missing, in addition to the usual ones.
+      na: strings that mark missing values, in addition to the usual ones.
       lines: (rows,) the line of each row in its file, for messages.
 
     Raises:

@@ -24,7 +24,7 @@ class Column(NamedTuple):
     name: str
     kind: Kind = "number"
     categories: list[str] | None = None  # None for numbers and dates; "" is the category for missing or rare strings
-    decimal: Decimal = "."  # the decimal sign of numbers
+    decimal: Decimal = "."  # the decimal separator of numbers
     unit: str = ""  # unit of the numbers, such as $ or %
     date: str = ""  # the format of dates, as for `datetime.strptime`
     rare: bool = False  # True if "" is also the category for rare strings
@@ -38,7 +38,7 @@ class Parsed(NamedTuple):
 
 
 Line = Callable[[int], str]  # returns the line or row number of a row, for messages
-Options = dict[Decimal, Numbers]  # the numbers of a column, for each decimal sign that fits
+Options = dict[Decimal, Numbers]  # the numbers of a column, for each decimal separator that fits
 
 
 def parse_columns(
@@ -50,14 +50,15 @@ def parse_columns(
       fields: (rows,) strings of each column, from `read_csv`.
       kinds: kinds to use without detection: "category", or "text" for strings that must not be read as numbers or
         dates.
-      decimal: the decimal sign; None detects it. If a column fits both signs, as with the value 1,250, it gets the sign
-        of most other columns. In a tie, it gets a comma if the separator is a semicolon, else a point.
-      separator: the separator of the file.
+      decimal: the decimal separator; None detects it. If a column fits both, as with the value 1,250, it gets the
+        decimal separator of most other columns. In a tie, it gets a comma if the fields are separated by semicolons,
+        else a point.
+      separator: the separator of the fields.
       line: function that returns the place of a row, for messages.
 
     Warns:
-      UserWarning: if numbers have leading zeros and may be codes, or if day and month of dates are ambiguous. Also, if
-        numbers fit both decimal signs and neither sign is more common in the other columns.
+      UserWarning: if numbers have leading zeros and may be codes, or if day and month of dates are ambiguous. It is
+        also issued if numbers fit both decimal separators and neither is more common in the other columns.
     """
     signs: tuple[Decimal, ...] = (".", ",") if decimal is None else (decimal,)
     options = {
@@ -88,20 +89,20 @@ def _holds(fields: np.ndarray, letter: str) -> bool:
 def parse_as(
     columns: Sequence[Column], fields: dict[str, np.ndarray], decimal: Decimal | None, line: Line
 ) -> dict[str, np.ndarray]:
-    """Parse the columns of a new file with the kinds and decimal signs from training.
+    """Parse the columns of a new file with the kinds and decimal separators from training.
 
     Args:
       columns: the columns of the table to parse.
       fields: (rows,) strings of each column, from `read_csv`.
-      decimal: the decimal sign of this file; None means the sign of each column in training.
+      decimal: the decimal separator of this file; None means that of each column in training.
       line: function that returns the place of a row, for messages.
 
     Raises:
-      ValueError: if a column of numbers or dates contains other strings, or if numbers have a different decimal sign or
-        unit. Except for a unit, the message gives the line.
+      ValueError: if a column of numbers or dates contains other strings, or if numbers have a different decimal
+        separator or unit. Except for a unit, the message gives the line.
 
     Warns:
-      UserWarning: if numbers fit both decimal signs, unless another column fits only the sign from training.
+      UserWarning: if numbers fit both decimal separators, unless another column fits only the one from training.
     """
     numeric = [c._replace(decimal=decimal or c.decimal) for c in columns if c.kind == "number"]
     options = {c.name: _options(fields[c.name], (".", ",") if decimal is None else (decimal,)) for c in numeric}
@@ -130,7 +131,7 @@ def parse_as(
 
 
 def _options(fields: np.ndarray, signs: Sequence[Decimal]) -> Options:
-    """Return the numbers of a column for each decimal sign that fits all its rows, with NaN for missing values."""
+    """Return the numbers of a column for each decimal separator that fits all its rows, with NaN for missing values."""
     options = {sign: numbers for sign in signs if (numbers := parse_numbers(fields, sign)) is not None}
     if not options:
         missing = _map_distinct(fields, lambda field: meaning(field, "number") is None).astype(bool)
@@ -149,7 +150,7 @@ def _with_missing(numbers: Numbers, missing: np.ndarray) -> Numbers:
 
 
 def _most_common_sign(options: dict[str, Options], default: Decimal | None) -> Decimal | None:
-    """Return the most common decimal sign among columns that fit only one sign, or the default for a tie."""
+    """Return the most common decimal separator among columns that fit only one, or the default for a tie."""
     signs = [sign for numbers in options.values() if len(numbers) == 1 for sign in numbers]
     if signs.count(",") == signs.count("."):
         return default
@@ -188,15 +189,15 @@ def _warn_of_codes(name: str, fields: np.ndarray) -> None:
 def _check_signs(
     columns: Sequence[Column], options: dict[str, Options], fields: dict[str, np.ndarray], line: Line
 ) -> None:
-    """Check that the numbers of a new file fit the decimal signs in training; warn if they are ambiguous."""
+    """Check that the numbers of a new file fit the decimal separators in training; warn if they are ambiguous."""
     for column in columns:
         numbers, sign = options[column.name], column.decimal
         if numbers and sign not in numbers:
             other = next(iter(numbers))
             wrong, row = first_text(fields[column.name], sign)
             raise ValueError(
-                f"column {column.name!r} must hold numbers with the decimal sign {sign!r}, as in training, got "
-                f"{quote(wrong)} in {line(row)}; if the decimal sign of this file is {other!r}, pass --decimal "
+                f"column {column.name!r} must hold numbers with the decimal separator {sign!r}, as in training, got "
+                f"{quote(wrong)} in {line(row)}; if the decimal separator of this file is {other!r}, pass --decimal "
                 f"{other}"
             )
     if not any(len(options[column.name]) == 1 for column in columns):
@@ -204,7 +205,7 @@ def _check_signs(
 
 
 def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], fields: dict[str, np.ndarray]) -> None:
-    """Issue one warning for all columns whose values depend on the decimal sign."""
+    """Issue one warning for all columns whose values depend on the decimal separator."""
     unclear = [name for name in signs if len(options[name]) == 2 and not _equal(options[name])]
     if not unclear:
         return
@@ -214,7 +215,7 @@ def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], field
     other: Decimal = "," if sign == "." else "."
     also = f"; {len(unclear) - 1} more columns are ambiguous, too" if len(unclear) > 1 else ""
     warnings.warn(
-        f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}; with the decimal sign "
+        f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}; with the decimal separator "
         f"{other!r} it would be {values[other][row]:g}{also}",
         stacklevel=4,
     )
@@ -258,7 +259,7 @@ def clean_text(text: str) -> str:
 
 
 def meaning(field: str, kind: Kind | None) -> str | None:
-    """Return the cleaned text of a field, or None if it means a missing value."""
+    """Return the cleaned text of a field, or None if it marks a missing value."""
     text = clean_text(field.removeprefix(MARK))
     missing = not text or (text in MISSING and kind != "category" and not field.startswith(MARK))
     return None if missing else text

@@ -57,13 +57,13 @@ def load(
         1, or the country NA. If a column has more than 100 distinct strings, the most frequent are kept.
       drop: columns to leave out, such as a row number.
       missing: treatment of missing values. "error" raises an error. "drop" leaves out their rows. "mean" and "median"
-        fill numbers from the training rows, and fill strings with the average of all categories. "category" makes
-        missing strings a category and fills numbers with the median. All three fill dates with the mean. Except with
-        "error", rows without a target are left out.
-      na: strings of a CSV file that mean missing, in addition to empty fields and words such as NA, N/A, NULL, None and
-        NaN.
+        replace missing numbers with that statistic of the training rows, and missing strings with the average of all
+        categories. "category" makes missing strings a category and replaces missing numbers with the median. All three
+        replace missing dates with the mean. Except with "error", rows without a target are left out.
+      na: strings of a CSV file that mark missing values, in addition to empty fields and words such as NA, N/A, NULL,
+        None and NaN.
       sep: the separator of a CSV file; None detects a comma, semicolon, tab, vertical bar or spaces.
-      decimal: the decimal sign of a CSV file, "." or ","; None detects it.
+      decimal: the decimal separator of a CSV file, "." or ","; None detects it.
       test_share: the share of a table's rows to hold out as test data, stratified by class. The named data sets have a
         fixed test part.
       seed: random seed of that split.
@@ -77,7 +77,8 @@ def load(
       ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
       TableError: a ValueError, if values are missing or columns cannot be encoded; the message lists all such columns.
       ValueError: if a name, column or option is invalid, if options of tables are passed for a named data set, or if a
-        file is damaged. Also, if the table cannot be used, for example because of a constant target or too few rows.
+        file is damaged. It is also raised if the table cannot be used, for example because of a constant target or too
+        few rows.
       TypeError: if an argument has the wrong type.
 
     Warns:

@@ -62,7 +62,7 @@ class TableOptions:
         if self.task is not None:
             checks.one_of("load", "task", self.task, ("classification", "regression"))
         if self.decimal is not None:
-            checks.one_of("load", "decimal sign", self.decimal, (".", ","))
+            checks.one_of("load", "decimal separator", self.decimal, (".", ","))
         if self.separator is not None and (not isinstance(self.separator, str) or len(self.separator) != 1):
             raise ValueError(f"load: sep must be one character, such as ';' or '\\t', got {self.separator!r}")
         checks.one_of("load", "rule for missing values", self.missing, MISSING_RULES)
@@ -161,8 +161,8 @@ def _nearly_numbers(raw: RawTable) -> Iterator[str]:
             problem = nearly_numbers(name, raw.frame[name], line_numbers(raw.lines))
             if problem is not None:
                 yield (
-                    f"column {name!r} is read as text: {problem.text}; if {problem.word!r} means missing, declare it "
-                    f"with --na {problem.word!r}, or na=[{problem.word!r}] in Python"
+                    f"column {name!r} is read as text: {problem.text}; if {problem.word!r} marks missing values, "
+                    f"declare it with --na {problem.word!r}, or na=[{problem.word!r}] in Python"
                 )
 
 

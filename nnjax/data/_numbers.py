@@ -39,7 +39,7 @@ def parse_numbers(fields: np.ndarray, decimal: Decimal = ".") -> Numbers | None:
 
     Args:
       fields: (rows,) strings, without missing values.
-      decimal: the decimal sign. The other sign is the thousands separator.
+      decimal: the decimal separator. The other one of "." and "," separates thousands.
 
     >>> from nnjax.data._numbers import STRINGS, parse_numbers
     >>> parse_numbers(np.array(["4,082", "$12,000"], STRINGS))

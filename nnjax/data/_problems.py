@@ -9,12 +9,12 @@ Remedy = Literal["missing", "target", "words", "categorical", "na", "drop"]
 Line = Callable[[int], str]
 
 IN_PYTHON: Mapping[Remedy, str] = {
-    "missing": "missing='median', 'mean' or 'category' fills them, 'drop' leaves the rows out",
-    "target": "missing='drop', or any other rule, leaves out the rows without a target",
+    "missing": "missing='median', 'mean' or 'category' fills missing values, 'drop' omits the rows that have any",
+    "target": "missing='drop', or any other rule, omits the rows without a target",
     "words": "categorical=[{columns}] keeps words such as NA as categories",
     "categorical": "categorical=[{columns}] keeps the 100 most frequent strings",
-    "na": "na=[{words}] declares strings that mean missing",
-    "drop": "drop=[{columns}] leaves columns out",
+    "na": "na=[{words}] declares strings that mark missing values",
+    "drop": "drop=[{columns}] omits columns",
 }
 
 
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     column: str
     text: str
     remedies: tuple[Remedy, ...] = ()
-    word: str = ""  # a string that may mean missing
+    word: str = ""  # a string that may mark a missing value, such as NA
 
 
 class TableError(ValueError):

@@ -52,13 +52,13 @@ def read_table(
 
     Args:
       path: the file.
-      table: the table from training, whose columns in a CSV file are read with the same kinds; None reads all columns
-        and detects their kinds.
+      table: the table from training. Only its columns are read from a CSV file, with the same kinds. None reads all
+        columns and detects their kinds.
       kinds: kinds to use without detection: "category" for columns of categories that may look like numbers or missing
         values; "text" for strings that must not be read as numbers or dates.
       separator: the separator of a CSV file; None detects it.
-      decimal: the decimal sign of a CSV file; None detects it or, with a table, uses the signs from training.
-      na: strings of a CSV file that mean missing, in addition to the usual ones and to those of `table`.
+      decimal: the decimal separator of a CSV file; None detects it or, with a table, uses those from training.
+      na: strings of a CSV file that mark missing values, in addition to the usual ones and to `table.na`.
       more: further columns of the file to return without parsing; only with a table.
 
     Raises:
@@ -130,7 +130,7 @@ def _read_targets(
 
 
 def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
-    """Replace the strings `na`, which mean missing, with empty strings."""
+    """Replace the strings `na`, which mark missing values, with empty strings."""
     return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
 
 

@@ -65,7 +65,11 @@ def records(
             return Data(_pick(record, x), _pick(record, y), None if weights is None else _pick(record, weights))
         if isinstance(record, (tuple, list)) and len(record) in (2, 3):
             return Data(*record)
-        hint = f"name its keys, as in x={next(iter(record))!r}" if isinstance(record, dict) else "wrap the data set"
+        hint = (
+            f"name its keys, as in x={next(iter(record))!r}"
+            if isinstance(record, dict)
+            else ("wrap the data set so that it returns such tuples")
+        )
         raise TypeError(
             f"records: a record of dataset must be (x, y) or (x, y, weight), got {type(record).__name__}; {hint}"
         )

@@ -21,10 +21,10 @@ Read = Callable[[np.ndarray], Data]  # rows (m,) -> m examples as stored
 
 
 class Source(NamedTuple):
-    """Random access to examples, from which `fit` gathers batches in the background.
+    """Examples that `fit` reads batch by batch, by row number, in the background.
 
-    `data.source`, `data.open_npy` and `data.records` return a `Source`. To create a custom one, set the first four
-    fields. The batches from `gather` are checked and converted as in `data.source`.
+    `data.source`, `data.open_npy`, `data.records` and `data.batches` return a `Source`. To create a custom one, set the
+    first four fields. The batches from `gather` are checked and converted as in `data.source`.
     """
 
     n: int  # number of examples
@@ -37,8 +37,8 @@ class Source(NamedTuple):
 def source(x: PyTree, y: PyTree, weights: Any = None, *, transform: Transform | None = None) -> Source:
     """Read arrays batch by batch: memory-mapped files, HDF5 or Zarr data sets, or arrays in memory.
 
-    The result of the training is bitwise the same as with all of `transform(x)` in memory. Only a few pages of a
-    memory-mapped file are mapped at a time; the file cache of the operating system may contain more.
+    Training gives a result that is bitwise identical to training with all of `transform(x)` in memory. Only a few pages
+    of a memory-mapped file are mapped at a time; the file cache of the operating system may contain more.
 
     Args:
       x: an array (n, ...) or a pytree of arrays: objects with `shape` and `dtype` that can be indexed by an array.

@@ -86,7 +86,7 @@ def _describe_far(names: Sequence[str], frame: Frame, lines: np.ndarray | None) 
 
 
 def _numbers_rows(values: np.ndarray) -> bool:
-    """Return True for 20 or more numbers that ascend or descend strictly, or are distinct integers with few gaps.
+    """Return True for 20 or more numbers that strictly increase or decrease, or are distinct integers with few gaps.
 
     Few gaps means that the integers fill at least half of their range.
     """

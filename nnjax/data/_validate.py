@@ -67,8 +67,9 @@ def validate(data: Any, name: str = "data", *, keep: Collection[str] = ()) -> Da
         that the network does not accept as float32, such as the input of `nn.embedding`.
 
     Raises:
-      ValueError: if there are no rows, if the numbers of rows differ, or if weights are negative or not (n,). Also, if
-        values are NaN, infinite, masked or too large for their new dtype; the message gives the position of the first.
+      ValueError: if there are no rows, if the numbers of rows differ, or if weights are negative or not (n,). It is
+        also raised if values are NaN, infinite, masked or too large for their new dtype; the message gives the position
+        of the first.
       TypeError: if `data` is none of these, if arrays contain strings or objects, if weights are complex, or if arrays
         are traced, as inside `jit`, `vmap` and `grad`.
 

@@ -64,9 +64,9 @@ class Table(NamedTuple):
     target_kind: Kind = "text"  # kind of the target; numeric classes are compared by value, others as strings
     missing: Missing = "error"
     fill: list[float] | None = None  # value of each feature that replaces missing values; None means the mean
-    na: list[str] | None = None  # strings that mean missing, in addition to the usual ones
+    na: list[str] | None = None  # strings that mark missing values, in addition to the usual ones
     several: list[Target] | None = None  # the targets of a regression if there are several; None for a single target
-    target_decimal: Decimal = "."  # decimal sign of the target in a CSV file
+    target_decimal: Decimal = "."  # decimal separator of the target in a CSV file
 
     @property
     def outputs(self) -> int:
@@ -222,7 +222,7 @@ def _encode_column(column: Column, values: np.ndarray, lines: np.ndarray | None)
         missing = np.isnat(dates)
     elif column.categories is None:
         part = _numbers(column.name, values, lines)[:, None]
-        missing = np.isnan(part[:, 0])  # also for strings in memory that mean missing, such as NA
+        missing = np.isnan(part[:, 0])  # also for strings in memory that mark missing values, such as NA
     else:
         return _encode_texts(column, values, missing, line)
     if not missing.any():

@@ -81,8 +81,8 @@ def export_weights(
       The module, or (module, state), as in `like`.
 
     Raises:
-      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
-        such as a bias, that has an effect.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` has no
+        counterpart for an array that affects the output, such as a nonzero bias.
       TypeError: if `like` is not a module or (module, state).
 
     >>> import equinox as eqx

@@ -93,8 +93,8 @@ def export_weights(
       Entries without a counterpart keep the values of `like`.
 
     Raises:
-      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
-        such as a bias, that has an effect.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` has no
+        counterpart for an array that affects the output, such as a nonzero bias.
       TypeError: if `like` is not variables, an `nnx.Module` or an `nnx.State`.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))

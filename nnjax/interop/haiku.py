@@ -81,8 +81,8 @@ def export_weights(
       The weights, with the same structure as `like`.
 
     Raises:
-      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
-        such as a bias, that has an effect.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` has no
+        counterpart for an array that affects the output, such as a nonzero bias.
       TypeError: if `like` does not consist of dictionaries.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))

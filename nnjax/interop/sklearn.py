@@ -73,7 +73,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     def _examples(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **y_options: bool) -> Data:
-        """Check the examples, and return them in JAX's default float dtype, without rows of weight 0."""
+        """Check the examples, convert X and the weights to JAX's default float dtype, and drop rows of weight 0."""
         dtype = jnp.result_type(float)
         x, y = validate_data(self, X, y, reset=reset, dtype=dtype, **y_options)
         if sample_weight is None:

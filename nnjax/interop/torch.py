@@ -80,8 +80,8 @@ def export_weights(
       `num_batches_tracked`, keep the values of `like`.
 
     Raises:
-      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` lacks an array,
-        such as a bias, that has an effect.
+      ValueError: as in `import_weights`; or if params or state do not fit the network, or if `like` has no
+        counterpart for an array that affects the output, such as a nonzero bias.
       TypeError: if `like` is not a module or a state dict.
 
     >>> params, state = nn.dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
@@ -96,7 +96,7 @@ def export_weights(
 
 
 def _path(name: str) -> str:
-    """Return a tensor's name with each layer and direction of a recurrent module as a submodule: l0.weight_ih."""
+    """Rename a recurrent tensor as if each layer and direction were a submodule: weight_ih_l0 becomes l0.weight_ih."""
     return re.sub(r"((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)$", r"\2.\1", name)
 
 
@@ -199,7 +199,7 @@ def _attention_to_ours(theirs: Leaves) -> Leaves:
 
 
 def _recurrent_to_theirs(ours: Leaves) -> Leaves:
-    """Convert a recurrent layer to PyTorch, whose second bias becomes 0, except for the b_h of a GRU."""
+    """Convert a recurrent layer to PyTorch. The second bias is 0, except for its last part in a GRU, which is b_h."""
     second = jnp.zeros_like(ours["b"])
     if "b_h" in ours:
         second = second.at[-len(ours["b_h"]) :].set(ours["b_h"])

@@ -27,7 +27,7 @@ from nnjax.lecture.style import (
 )
 
 CAPTION = (
-    "The grey rings are level lines of the loss over the slope and offset of a line; the "
+    "The grey rings are contour lines of the loss over the slope and offset of a line; the "
     "cross is the minimum. The last panel shows the loss after each step. At λ = 1.02 · "
     "2/L the descent diverges even if it starts close to the minimum."
 )

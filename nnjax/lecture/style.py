@@ -139,7 +139,7 @@ def contours(
     y: np.ndarray,
     levels: Any,
 ) -> None:
-    """Draw the level lines of a function of two numbers.
+    """Draw contour lines of a function of two variables.
 
     Args:
       axes: the panel.

@@ -1,8 +1,9 @@
 """Why ReLU: without it, depth is worth nothing
 
 A layer without activation is affine, and a chain of affine functions is again affine: three
-matrices multiply into one. So such a network draws one line, however deep it is. ReLU bends
-the function between the layers, and lines join to form any boundary.
+matrices multiply into one. So such a network can only separate the classes by one straight
+line, however deep it is. ReLU bends the function between the layers, and lines join to form
+any boundary.
 
     W₃ (W₂ (W₁ x + b₁) + b₂) + b₃ = W x + b,   W = W₃ W₂ W₁
 """

@@ -30,7 +30,7 @@ def autoencoder(hidden: Sequence[int], code: int, *, activation: Activation = ja
 
     Raises:
       ValueError: if a width is < 1.
-      TypeError: if a width is not an integer, or x is not floating.
+      TypeError: if a width is not an integer, or x is not floating-point.
 
     >>> net = nn.autoencoder([32], 2)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 8, 8)))

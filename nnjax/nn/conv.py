@@ -45,7 +45,7 @@ def conv(
     Raises:
       ValueError: if a size is < 1, if the padding is unknown, if `groups` does not divide the channels, or if the axes
         or channels of x do not match the parameters.
-      TypeError: if a size is not an integer, or x is not floating.
+      TypeError: if a size is not an integer, or x is not floating-point.
 
     >>> layer = nn.conv(6, (5, 5))
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 28, 28, 1)))
@@ -65,7 +65,9 @@ def conv(
         key = checks.key(name, key, x)
         size = per_axis(name, x, windows.name, kernel_size)
         if x.shape[-1] % groups:
-            raise ValueError(f"{name}: groups must divide the input's channels, got {groups} for {x.shape[-1]}")
+            raise ValueError(
+                f"{name}: groups must divide the number of input channels, got {groups} for {x.shape[-1]} channels"
+            )
         shape = (*size, x.shape[-1] // groups, features)
         return init_affine(key, x, shape, w_init, b_init if bias else None), ()
 

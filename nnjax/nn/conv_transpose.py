@@ -50,7 +50,7 @@ def conv_transpose(
     Raises:
       ValueError: if a size is < 1, if the padding is unknown or cuts off the whole output, or if the axes or channels
         of x do not match the parameters.
-      TypeError: if a size is not an integer, or x is not floating.
+      TypeError: if a size is not an integer, or x is not floating-point.
 
     >>> layer = nn.conv_transpose(3, (4, 4), strides=2)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((2, 7, 7, 8)))

@@ -37,7 +37,7 @@ def dense(
 
     Raises:
       ValueError: if features < 1; in `init` and `apply`, if x has no batch axis or the wrong number of features.
-      TypeError: if features is not an integer, or x is not floating.
+      TypeError: if features is not an integer, or x is not floating-point.
 
     >>> layer = nn.dense(3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

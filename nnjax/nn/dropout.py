@@ -29,7 +29,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Raises:
       ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.dropout(0.5)
     >>> y, _ = layer.apply((), (), jnp.ones((1, 1000)), train=True, key=jax.random.key(0))
@@ -42,7 +42,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
 
 def padded_dropout(rate: float | Array, width: Width) -> Layer:
-    """Return dropout for features of which the first `width` are true; these get the mask of a layer without padding.
+    """Return dropout for padded features; the first `width`, which are real, get the mask of a layer without padding.
 
     This holds for JAX's default random number generator; for others, the masks differ.
 
@@ -67,7 +67,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Raises:
       ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.spatial_dropout(0.5)
     >>> y, _ = layer.apply((), (), jnp.ones((1, 4, 4, 100)), train=True, key=jax.random.key(0))
@@ -92,7 +92,7 @@ def drop_path(rate: float | Array) -> Layer:
 
     Raises:
       ValueError: if the rate is outside [0, 1); in `apply(train=True)`, if there is no key.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> block = nn.residual(nn.dense(8), jax.nn.relu, nn.drop_path(0.1))
     >>> params, state = block.init(jax.random.key(0), jnp.ones((1, 8)))

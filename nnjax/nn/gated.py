@@ -32,7 +32,7 @@ def gated_dense(
 
     Raises:
       ValueError: if features < 1; in `init` and `apply`, if x has no batch axis or the wrong number of features.
-      TypeError: if features is not an integer, or x is not floating.
+      TypeError: if features is not an integer, or x is not floating-point.
 
     >>> layer = nn.gated_dense(8, activation=jax.nn.silu)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))
@@ -80,7 +80,7 @@ def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal())
     Raises:
       ValueError: if features or pieces < 1; in `init` and `apply`, if x has no batch axis or the wrong number of
         features.
-      TypeError: if features or pieces is not an integer, or x is not floating.
+      TypeError: if features or pieces is not an integer, or x is not floating-point.
 
     >>> layer = nn.maxout(8, 3)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 4)))

@@ -26,7 +26,7 @@ def group_norm(groups: int, *, eps: float | Array = 1e-5) -> Layer:
     Raises:
       ValueError: if groups < 1 or eps ≤ 0; in `init`, if groups does not divide the channels; in `apply`, if x has the
         wrong number of channels, or if a group contains only one value.
-      TypeError: if groups is not an integer, or x is not floating.
+      TypeError: if groups is not an integer, or x is not floating-point.
 
     >>> layer = nn.group_norm(2)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 6)))
@@ -52,7 +52,7 @@ def instance_norm(*, eps: float | Array = 1e-5) -> Layer:
 
     Raises:
       ValueError: if eps ≤ 0; in `apply`, if x has the wrong number of channels or only one position.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.instance_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))

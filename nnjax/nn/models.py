@@ -37,7 +37,7 @@ def perceptron(activation: Activation = jax.nn.relu) -> Layer:
     Shapes: x (batch, inputs) -> y (batch,).
 
     Raises:
-      TypeError: if the activation is not a function, or x is not floating.
+      TypeError: if the activation is not a function, or x is not floating-point.
 
     >>> params, state = nn.perceptron().init(jax.random.key(0), jnp.ones((1, 2)))
     >>> nn.perceptron().apply(params, state, jnp.ones((32, 2)), train=False)[0].shape

@@ -28,7 +28,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
     Raises:
       ValueError: if decay is outside [0, 1] or eps ≤ 0; in `apply`, if x has the wrong number of features or, with
         train=True, only one value per feature.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.batch_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))
@@ -87,7 +87,7 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
 
     Raises:
       ValueError: if eps ≤ 0, if the width is outside 1 … features, or if x has the wrong number of features.
-      TypeError: if the width is not an integer, or x is not floating.
+      TypeError: if the width is not an integer, or x is not floating-point.
 
     >>> layer = nn.layer_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

@@ -34,7 +34,7 @@ def mask(tree: PyTree, pattern: str | list[str] | tuple[str, ...]) -> PyTree:
     Args:
       tree: Parameters, or any pytree.
       pattern: A path in which `*` matches any text without "/", `?` one character, and `**` any number of parts; or
-        several patterns, of which one match is enough.
+        a list or tuple of patterns. A leaf is marked if its path matches any of them.
 
     Returns:
       A pytree of booleans with the same structure, True for the leaves that match.

@@ -26,7 +26,7 @@ def max_pool(window: PerAxis, *, strides: PerAxis | None = None, padding: Paddin
     Raises:
       ValueError: if a size is < 1 or the padding is unknown; in `apply`, if the window has a different number of axes
         than the input or does not fit into it, or if a window contains only padding, which has no maximum or mean.
-      TypeError: if a size is not an integer, or x is not floating.
+      TypeError: if a size is not an integer, or x is not floating-point.
 
     >>> y, _ = nn.max_pool(2).apply((), (), jnp.arange(16.0).reshape(1, 4, 4, 1), train=False)
     >>> y[0, :, :, 0]
@@ -66,7 +66,7 @@ def global_avg_pool() -> Layer:
 
     Raises:
       ValueError: if x has no spatial axis, or an axis of length 0.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> y, _ = nn.global_avg_pool().apply((), (), jnp.ones((2, 7, 7, 16)), train=False)
     >>> y.shape

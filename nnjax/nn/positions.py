@@ -20,13 +20,13 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
         y[p] = x[p] + [sin(p f_0), cos(p f_0), sin(p f_1), cos(p f_1), …],   f_i = base^(-2i / features)
 
     Args:
-      base: Base of the frequencies, > 0. The larger it is, the longer are the longest wavelengths.
+      base: Base of the frequencies, > 0. A larger base gives longer wavelengths.
 
     Shapes: x (batch, length, features) with any length -> y, the same shape.
 
     Raises:
       ValueError: if base ≤ 0, or if x does not have three axes.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> y, _ = nn.sinusoidal_positions().apply((), (), jnp.zeros((1, 2, 4)), train=False)
     >>> [f"{v:.2f}" for v in y[0, 1]]
@@ -64,7 +64,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
 
     Raises:
       ValueError: if length < 1, or if x is longer or has the wrong number of features.
-      TypeError: if the length is not an integer, or x is not floating.
+      TypeError: if the length is not an integer, or x is not floating-point.
 
     >>> layer = nn.learned_positions(16)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 5, 8)))
@@ -104,7 +104,7 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
     difference of their positions.
 
     Args:
-      base: Base of the frequencies, > 0. The larger it is, the longer are the longest wavelengths.
+      base: Base of the frequencies, > 0. A larger base gives longer wavelengths.
 
     Returns:
       A function that maps an array (batch, length, heads, size) to one of the same shape. The size must be even.

@@ -32,7 +32,7 @@ def with_precision(
     Shapes: as for the layer.
 
     Raises:
-      TypeError: if a dtype is not floating.
+      TypeError: if a dtype is not floating-point.
 
     >>> net = nn.with_precision(nn.dense(10))
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 64)))

@@ -44,7 +44,7 @@ def resnet(
     Raises:
       ValueError: if a size is < 1, or if stem or norm is unknown; in `init`, if norm="group" and 8 does not divide the
         channels.
-      TypeError: if a size is not an integer, or x is not floating.
+      TypeError: if a size is not an integer, or x is not floating-point.
 
     >>> net = nn.resnet(10, width=8)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 16, 16, 3)))

@@ -22,7 +22,7 @@ def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
 
     Raises:
       ValueError: if eps ≤ 0, or if x has the wrong number of features.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.rms_norm()
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 2)))

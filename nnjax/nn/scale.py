@@ -22,7 +22,7 @@ def scale(initial: float = 1.0) -> Layer:
     Raises:
       ValueError: if `initial` is not finite; in `init` and `apply`, if x has no batch axis or the wrong number of
         features.
-      TypeError: if x is not floating.
+      TypeError: if x is not floating-point.
 
     >>> layer = nn.scale(0.0)
     >>> params, state = layer.init(jax.random.key(0), jnp.ones((32, 4)))

@@ -55,7 +55,7 @@ def transformer(
     Raises:
       ValueError: if a size is < 1, if heads does not divide features, or if the dropout rate is outside [0, 1); in
         `init` and `apply`, if x has the wrong shape.
-      TypeError: if a size is not an integer, or x is not floating.
+      TypeError: if a size is not an integer, or x is not floating-point.
 
     >>> net = nn.transformer(16, 2, 4)
     >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 5, 16)))

@@ -27,7 +27,7 @@ def upsample(factor: PerAxis, *, method: Method = "nearest") -> Layer:
 
     Raises:
       ValueError: if a factor is < 1, if the method is unknown, or if x has a different number of spatial axes.
-      TypeError: if a factor is not an integer, or x is not floating.
+      TypeError: if a factor is not an integer, or x is not floating-point.
 
     >>> nn.upsample(2).apply((), (), jnp.arange(2.0).reshape(1, 2, 1), train=False)[0].ravel().tolist()
     [0.0, 0.0, 1.0, 1.0]

@@ -59,8 +59,8 @@ def adamw(
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ from
         them in structure or shape, or if the update is differentiated with eps_root = 0.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.adamw(1e-3, weight_decay=0.1)
     >>> params = jnp.array([1.0, 100.0])

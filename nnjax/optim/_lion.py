@@ -47,8 +47,8 @@ def lion(
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if params are missing or gradients differ from
         them in structure or shape.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.lion(1e-3, weight_decay=0.0)
     >>> optimizer.update(jnp.array([5.0, -0.1]), optimizer.init(jnp.ones(2)), jnp.ones(2))[0]

@@ -46,8 +46,8 @@ def momentum(
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
         shape.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.momentum(0.1)
     >>> updates, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
@@ -84,8 +84,8 @@ def nesterov(
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
         shape.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.nesterov(0.1)
     >>> optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]

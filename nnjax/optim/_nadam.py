@@ -44,8 +44,8 @@ def nadam(
     Raises:
       ValueError: if a hyper-parameter is out of range; in `update`, if gradients do not match the state in structure or
         shape, or if the update is differentiated with eps_root = 0.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.nadam(1e-3)
     >>> optimizer.update(jnp.array([1.0]), optimizer.init(jnp.ones(1)))[0].round(6)

@@ -31,7 +31,7 @@ def params_ema(decay: Scalar = 0.999) -> Optimizer:
     Raises:
       ValueError: if the decay is out of range; in `update`, if params are missing or updates differ from them in
         structure or shape.
-      TypeError: in `init` and `update`, if parameters or updates are neither floating nor complex.
+      TypeError: in `init` and `update`, if parameters or updates are neither floating-point nor complex.
 
     >>> optimizer = optax.chain(optim.adam(1e-3), optim.params_ema(0.99))
     >>> opt_state = optimizer.init({"w": jnp.ones(2)})

@@ -54,15 +54,15 @@ def rmsprop(
         differentiate through the update (`Run.steps`), use True and ε > 0, or False with initial_scale > 0 and without
         `centered`.
       centered: True to divide by the standard deviation of the gradients instead of their root mean square.
-      momentum: μ in [0, 1), the decay rate of the velocity; None for no velocity.
+      momentum: μ in [0, 1), the decay rate of the velocity; None disables momentum.
       nesterov: True to use Nesterov momentum instead of the velocity itself. It requires `momentum`.
       bias_correction: True to correct the averages for their bias towards 0, as Adam does.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range, or for nesterov without momentum; in `update`, if gradients do
+      ValueError: if a hyper-parameter is out of range, or if nesterov is True without momentum; in `update`, if gradients do
         not match the state in structure or shape, or if the update is differentiated without the conditions above.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> optimizer = optim.rmsprop(0.1, decay=0.75)
     >>> optimizer.update(jnp.array([1.0, -100.0]), optimizer.init(jnp.ones(2)))[0]

@@ -265,12 +265,12 @@ def require_params(name: str, params: Params | None) -> Params:
 
 
 def check_inexact(name: str, role: str, tree: PyTree) -> None:
-    """Raise TypeError unless all leaves are floating or complex, because integers would be rounded at every step."""
+    """Raise TypeError unless all leaves are floating-point or complex; integers would be rounded at every step."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = _dtype(leaf)
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
-                f"{name}: {role} must be floating or complex, got {dtype or type(leaf).__name__} at "
+                f"{name}: {role} must be floating-point or complex, got {dtype or type(leaf).__name__} at "
                 f"{checks.path_name(path)}; keep integers in the network's state, or "
                 "freeze them with optax.selective_transform"
             )
@@ -288,5 +288,5 @@ def checked_dtype(name: str, dtype: DTypeLike) -> Any:
     except TypeError as error:
         raise TypeError(f"{name}: expected a dtype such as jnp.bfloat16 for the moments, got {dtype!r}") from error
     if not jnp.issubdtype(result, jnp.inexact):
-        raise TypeError(f"{name}: the dtype of moments must be floating or complex, got {result}")
+        raise TypeError(f"{name}: the dtype of moments must be floating-point or complex, got {result}")
     return result

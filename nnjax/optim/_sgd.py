@@ -24,8 +24,8 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
 
     Raises:
       ValueError: if the rate is out of range; in `update`, if gradients and params differ in structure or shape.
-      TypeError: in `init` and `update`, if parameters or gradients are neither floating nor complex; in `update`, if
-        the state is that of another optimizer.
+      TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
+        if the state belongs to another optimizer.
 
     >>> updates, state = optim.sgd(0.1).update({"w": jnp.ones(2)}, optim.sgd(0.1).init({"w": jnp.ones(2)}))
     >>> updates["w"]

@@ -35,8 +35,8 @@ def curves(
     Args:
       history: The history in the result of `train.fit`: records of numbers, or of arrays (members,).
       best_epoch: Epoch whose network was kept, or one epoch per member; None means the last epoch.
-      training: How the training loss is measured, for the legend. With dropout, and while the weights still change, it
-        differs from the loss that validation measures.
+      training: Description of the training loss for the legend. The loss is averaged while the weights change, and with
+        dropout, so it is not comparable with the validation loss.
       context: The second line of the title: data, settings and score.
 
     >>> history = [{"epoch": 1, "loss": 0.9, "validation_loss": 0.8}, {"epoch": 2, "loss": 0.5, "validation_loss": 0.6}]

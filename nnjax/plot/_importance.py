@@ -22,7 +22,7 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
 
     Args:
       names: Names of the columns.
-      drops: Drops of the score, of shape (columns, repetitions).
+      drops: Drops in the score, of shape (columns, repetitions).
       score: Name of the score.
       context: The second line of the title: data, settings and score.
 
@@ -47,7 +47,7 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
     axes.hlines(place, low, high, color="#222222", linewidth=1.2)
     axes.axvline(0, color=NEUTRAL)
     axes.set_yticks(place, [shorten(names[i], 24) for i in order])
-    axes.set(xlabel=f"drop of the test {score} when shuffled (lines: 95 %)", ylim=(-0.6, len(order) - 0.4))
+    axes.set(xlabel=f"drop in the test {score} when shuffled (lines: 95 %)", ylim=(-0.6, len(order) - 0.4))
     style(axes)
     axes.grid(visible=False, axis="y")
     return figure

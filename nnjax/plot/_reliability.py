@@ -32,7 +32,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, bins: int = 15, conte
     filled = share > 0
     counts = np.rint(share * len(labels)).astype(int)
     error = float((share * np.abs(correct - confidence)).sum())
-    figure = new_figure(4.6, "Reliability: how often each confidence is right", context)
+    figure = new_figure(4.6, "Reliability: accuracy at each level of confidence", context)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=NEUTRAL, linestyle="--", label="calibrated")
     x, y = confidence[filled], correct[filled]

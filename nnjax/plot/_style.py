@@ -87,7 +87,10 @@ def style(axes: Axes, *, grid: bool = True) -> None:
 
 
 def whole_numbers(axis: Axis) -> None:
-    """Label the ticks of a linear axis with full numbers such as 2e9; a common factor would collide with the legend."""
+    """Write the exponent at each tick of a linear axis, as in 2e9.
+
+    Matplotlib's common factor above the axis would overlap the legend.
+    """
     from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
     if isinstance(axis.get_major_formatter(), ScalarFormatter) and axis.get_scale() == "linear":

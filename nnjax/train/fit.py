@@ -67,14 +67,14 @@ def fit(
 ) -> Result:
     """Train a run or an ensemble of runs.
 
-    The state after any number of steps depends only on the run, the key and the data. It is bitwise the same for all
+    The state after any number of steps depends only on the run, the key and the data. It is bitwise identical for all
     settings of chunks, validation, saving, progress and callbacks. Member i of an ensemble equals the single run with
     key `jax.random.split(key, members)[i]`: bitwise with strategy "map" on a CPU, up to rounding with "vmap".
 
     Args:
       run: the network, loss, optimizer and batch size, as a `train.Run`; or any other `types.Trainable`.
       data: `Data`, `(x, y)` or `(x, y, weights)`, checked once before anything is compiled. Or a `data.Source`, from
-        which batches are read when they are needed; the result is bitwise the same. A memory-mapped x (`np.memmap`)
+        which batches are read when they are needed; the result is bitwise identical. A memory-mapped x (`np.memmap`)
         becomes a source. Validation data must be in memory, so with a source, the members of `folds` are
         validated only if `validation=` is passed. It may also be a generator or an iterable of batches (see
         `data.batches`), which is read in order, so the run needs steps= and cannot be resumed. None for a run without

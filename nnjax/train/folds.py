@@ -39,9 +39,9 @@ class Folds(NamedTuple):
             `splitter.split(x, y, groups)` yields them.
 
         Raises:
-          ValueError: if there are no splits, if a part is empty, for negative row numbers, or if a row is both trained
-            on and held out.
-          TypeError: for anything but pairs of lists of integers, such as boolean masks.
+          ValueError: if there are no splits, if a part is empty, if a row number is negative, or if a row is both
+            trained on and held out.
+          TypeError: if the splits are not pairs of lists of integers; boolean masks are rejected, too.
 
         >>> from sklearn.model_selection import TimeSeriesSplit
         >>> folds = train.Folds.from_splits(TimeSeriesSplit(3).split(np.zeros(8)))

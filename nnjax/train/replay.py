@@ -102,7 +102,7 @@ def replay(
       step: the step to repeat, counted from 0; None for the first step that makes the loss, the parameters, or the
         state of the network or the optimizer non-finite.
       member: the member to examine; None for the first member with such a step. With strategy "map", only this member
-        is trained again; the result is bitwise the same.
+        is trained again; the result is bitwise identical.
       out: folder with checkpoints of the run. The replay starts from the latest checkpoint before the step.
 
     Returns:
@@ -260,7 +260,7 @@ def _saved_state(job: Job, path: Path) -> FitState | None:
 
 
 def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[FitState, np.ndarray]]:
-    """Yield the state, valid until the next stride, and the numbers of steps taken (members,) after each stride."""
+    """Yield the state and the steps taken (members,) after each stride. A state is valid only until the next stride."""
     done = np.asarray(to_host(job.ensemble, fs.train.step), np.int64)
     last = np.minimum(until, job.members.ends[:, -1])
     with open_data(job, FitOptions(epochs=0)) as (data, next_feed):

@@ -169,7 +169,7 @@ class Run:
 
         Args:
           key: random key of the run, for initialisation, data order and the random draws of layers.
-          data: examples, of which only shapes and dtypes are used. None for a run without data.
+          data: examples; only their shapes and dtypes are used. None for a run without data.
           params: initial parameters, for example for fine-tuning; None for random ones from `net.init`.
           state: initial state of the network; None for the state from `net.init`.
 

@@ -38,7 +38,7 @@ def entropy_decomposition(logits: Array) -> Uncertainty:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are not floating.
+      TypeError: if the logits are not floating-point.
 
     >>> confident_disagreement = jnp.array([[[99.0, 0.0]], [[0.0, 99.0]]])
     >>> uncertainty.entropy_decomposition(confident_disagreement).epistemic
@@ -78,7 +78,7 @@ def variance_decomposition(means: Array, variances: Array | None = None) -> Unce
 
     Raises:
       ValueError: if a shape is wrong or there are no members.
-      TypeError: if the predictions are not floating.
+      TypeError: if the predictions are not floating-point.
 
     >>> u = uncertainty.variance_decomposition(jnp.array([[[1.0]], [[3.0]]]), jnp.array([[[0.5]], [[1.5]]]))
     >>> [float(v[0, 0]) for v in u]

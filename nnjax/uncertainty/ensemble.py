@@ -24,7 +24,7 @@ def log_mean_probabilities(logits: Array) -> Float[Array, "n classes"]:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are not floating.
+      TypeError: if the logits are not floating-point.
 
     >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.3, 0.7]]]))
     >>> prediction = uncertainty.log_mean_probabilities(logits)
@@ -52,7 +52,7 @@ def mean_logits(logits: Array) -> Float[Array, "n classes"]:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are not floating.
+      TypeError: if the logits are not floating-point.
 
     >>> uncertainty.mean_logits(jnp.array([[[2.0, 0.0]], [[0.0, 1.0]]]))
     Array([[1. , 0.5]], dtype=float32)
@@ -75,7 +75,7 @@ def vote(logits: Array) -> Float[Array, "n classes"]:
 
     Raises:
       ValueError: if the shape is wrong or there are no members.
-      TypeError: if the logits are not floating.
+      TypeError: if the logits are not floating-point.
 
     >>> logits = jnp.array([[[2.0, 1.0]], [[3.0, 0.0]], [[0.0, 1.0]], [[9.0, 1.0]]])
     >>> jnp.exp(uncertainty.vote(logits)).round(2)
@@ -98,7 +98,9 @@ def check_members(where: str, values: Array, last: str = "classes") -> Array:
         hint = "; use jax.vmap over the leading axes" if values.ndim > 3 else hint
         raise ValueError(f"{where}: predictions must be (members, n, {last}), got {values.shape}{hint}")
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"{where}: predictions must be floating, got {values.dtype}; pass logits or means, not labels")
+        raise TypeError(
+            f"{where}: predictions must be floating-point, got {values.dtype}; pass logits or means, not labels"
+        )
     return float32_at_least(values)
 
 

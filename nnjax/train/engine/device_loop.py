@@ -88,7 +88,7 @@ def train_chunk(
     """Take `n` ≤ CAPACITY steps with every member.
 
     The program is not a scan but a loop, whose number of iterations is an argument. It is therefore compiled only once,
-    and results are bitwise the same for all chunk lengths. (XLA would inline a scan of length 1 and round differently.)
+    and results are bitwise identical for all chunk lengths. XLA would inline a scan of length 1 and round differently.
 
     Args:
       ensemble: the runs, and how their members are executed.

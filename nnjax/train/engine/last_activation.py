@@ -21,10 +21,10 @@ def activation_of(loss: Loss) -> str | None:
 
 
 def ends_in(activation: str, jaxpr: Any) -> bool:
-    """Return True if the first output of a program is that of a "softmax", exp(x) / Σ exp(x), or of a "sigmoid".
+    """Return True if the first output of a program is the result of the activation.
 
     Args:
-      activation: "softmax" or "sigmoid".
+      activation: "softmax", which is exp(x) / Σ exp(x), or "sigmoid".
       jaxpr: the program.
     """
     equations = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}

@@ -174,7 +174,7 @@ def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
     """Return the step after which each epoch ends, ⌈e n / batch_size⌉. A final fraction of an epoch counts as an epoch.
 
     Raises:
-      ValueError, TypeError: for numbers out of range.
+      ValueError, TypeError: if a number is out of range or has the wrong type.
 
     >>> train.epoch_ends(2, n=10, batch_size=4)
     [3, 5]

@@ -30,7 +30,8 @@ class FitOptions:
     """The options of the training loop; see `fit`.
 
     Raises:
-      ValueError, TypeError: for a value out of range.
+      ValueError, TypeError: if a value is out of range or has the wrong type, or unless exactly one of `epochs` and
+        `steps` is passed.
     """
 
     epochs: float | None = None

@@ -63,7 +63,7 @@ def prefetched(job: Job, source: Source, stops: Sequence[np.ndarray]) -> Iterato
       stops: ascending steps (members,) at which members wait for each other.
 
     Raises:
-      ValueError: for `batch_size=None`. Errors of the source are raised when the block is needed.
+      ValueError: if `batch_size` is None. Errors of the source are raised when the block is needed.
     """
     closed = threading.Event()
     gather, size = gatherer(job, source, closed)
@@ -136,10 +136,10 @@ def gatherer(
 ) -> tuple[Callable[[np.ndarray, np.ndarray], Block], int]:
     """Return a function that gathers a block, and the largest number of steps in a block.
 
-    Raises ValueError for `batch_size=None`.
+    Raise ValueError if `batch_size` is None.
 
     `gather(start, limit)` returns the block for the steps start … limit - 1 of each member. Examples are read in the
-    order of their rows, because disks read forwards faster; `Positions` says where each step's examples are.
+    order of their rows, because sequential reads from disk are faster; `Positions` says where each step's examples are.
     """
     run, members_rows = job.ensemble.run(index_tree(job.members.hyper, 0)), job.members.rows
     if run.batch_size is None:

@@ -39,7 +39,8 @@ class Metadata(TypedDict):
 class Save(Protocol):
     """Pass a checkpoint to the thread that writes it; with `wait=True`, wait until it is on disk.
 
-    Returns the folder of the checkpoint, or None if the thread is still writing the previous one or nothing is saved.
+    Return the folder that contains the checkpoint. Return None if the thread is still writing the previous one, or if
+    this process does not write checkpoints.
     """
 
     def __call__(self, fs: FitState, logs: Logs, *, wait: bool) -> Path | None: ...
@@ -103,7 +104,7 @@ def _save_elsewhere(folder: Path, tree: PyTree, metadata: dict[str, Any], error:
     except OSError:
         raise error from None
     checks.warn(
-        f"fit: {folder} cannot be written ({error}), so the checkpoint of step {metadata['step']} is saved in "
+        f"fit: {folder} cannot be written to ({error}), so the checkpoint of step {metadata['step']} is saved in "
         f"{new_folder}, from which resume=True continues",
         RuntimeWarning,
     )
