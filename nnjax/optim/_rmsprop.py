@@ -59,8 +59,9 @@ def rmsprop(
       bias_correction: True to correct the averages for their bias towards 0, as Adam does.
 
     Raises:
-      ValueError: if a hyper-parameter is out of range, or if nesterov is True without momentum; in `update`, if gradients do
-        not match the state in structure or shape, or if the update is differentiated without the conditions above.
+      ValueError: if a hyper-parameter is out of range, or if nesterov is True without momentum; in `update`, if
+        gradients do not match the state in structure or shape, or if the update is differentiated without the
+        conditions above.
       TypeError: in `init` and `update`, if parameters or gradients are neither floating-point nor complex; in `update`,
         if the state belongs to another optimizer.
 
