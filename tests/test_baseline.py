@@ -87,8 +87,8 @@ NUMBERS = {  # values of a column, and the start of the warning
     "0, 1, …": (np.arange(N), ROW_NUMBER),
     "descending": (1000 - 2.5 * np.arange(N), "'id' looks like a row number or a time"),
     "shuffled": (RNG.permutation(N) + 7, ROW_NUMBER),
-    "with gaps": (RNG.permutation(N) * 1000, "'id' holds integers that differ from row to row, as identifiers do"),
-    "twice": (np.arange(N) // 2 * 3 + np.arange(N) % 2 * (np.arange(N) > 9), "'id' holds integers that differ"),
+    "with gaps": (RNG.permutation(N) * 1000, "'id' holds integers that are different in all or most rows"),
+    "twice": (np.arange(N) // 2 * 3 + np.arange(N) % 2 * (np.arange(N) > 9), "'id' holds integers that are"),
     "pairs": (np.arange(N) // 2, None),
     "numbers": (RNG.normal(size=N).round(3), None),
 }

@@ -214,7 +214,7 @@ def test_error_without_a_folder():
     with pytest.raises(OSError, match="gone") as info:
         fit(source_of(Failing(5, OSError("gone"))), **LONG)
     assert info.value.__notes__[-1] == (
-        "fit: this happened after step 50; nothing is saved, because out= was not given"
+        "fit: this happened after step 50; nothing is saved, because out= was not passed"
     )
 
 

@@ -317,7 +317,7 @@ def test_an_interrupted_run_is_saved_and_resumed(number, members, tmp_path):
 
 def test_interrupted_without_a_folder():
     with pytest.raises(
-        KeyboardInterrupt, match=r"stopped after step 4, not saved, because out= was not given; resume=error"
+        KeyboardInterrupt, match=r"stopped after step 4, not saved, because out= was not passed; resume=error"
     ):
         fit(callbacks=[lambda ts, record: os.kill(os.getpid(), signal.SIGINT)])
 

@@ -240,7 +240,7 @@ def test_a_killed_search_is_resumed(tmp_path):
 
 
 def test_an_interrupted_search_without_a_folder_says_so():
-    with pytest.raises(train.InterruptedRun, match=r"not saved, because out= was not given$"):
+    with pytest.raises(train.InterruptedRun, match=r"not saved, because out= was not passed$"):
         search(callbacks=[lambda table: os.kill(os.getpid(), signal.SIGINT)])
 
 

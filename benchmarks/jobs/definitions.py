@@ -8,7 +8,7 @@ class Training(NamedTuple):
 
     widths: tuple[int, ...]  # input, hidden and output widths; LeNet's input width is the output of its convolutions
     rows: int
-    batch: int | None  # a divisor of rows; None for full-batch steps without shuffling
+    batch: int | None  # a divisor of rows; None means full-batch steps without shuffling
     activation: str = "relu"  # or "tanh"; there is no activation after the last layer
     loss: str = "cross_entropy"  # or "squared_error", summed over outputs; both are averaged over the batch
     epochs: int = 1  # epochs in one call
@@ -102,7 +102,7 @@ class TimeToAccuracy(NamedTuple):
     data: str  # "digits" or "fashion-mnist"
     target: float
     epochs: int  # the run fails if it does not reach the target within this many epochs
-    folds: int | None  # k-fold over all examples; None for the data set's own training and test parts
+    folds: int | None  # k-fold over all examples; None means the data set's own training and test parts
     hidden: tuple[int, ...]
     batch: int
     rate: float  # Adam's learning rate
@@ -121,6 +121,6 @@ class SettingSearch(NamedTuple):
     batch: int
     outputs: int = 10  # number of classes; 1 for a regression with squared error
     population: int = 64  # number of simultaneous trials, for peers that train several at once
-    rows: int | None = None  # number of rows, with 60 % for training; None for all
+    rows: int | None = None  # number of rows, with 60 % for training; None means all
     rates: tuple[float, float] = (1e-4, 1e-1)  # range of Adam's learning rate, drawn log-uniformly
     decays: tuple[float, float] = (1e-6, 1e-2)  # range of the L2 penalty, on weights but not on biases

@@ -27,7 +27,7 @@ def training_inputs(job: Training, members: int | None = None, *, own_data: bool
 
     Args:
       job: the job, which determines the shapes.
-      members: number of networks, each with its own parameters; None for one network without a members axis.
+      members: number of networks, each with its own parameters; None means one network without a members axis.
       own_data: if True, draw separate examples for each member.
     """
     rng = np.random.default_rng(0)

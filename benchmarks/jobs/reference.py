@@ -21,7 +21,7 @@ def training_error(job: Training, inputs: Inputs, rows: np.ndarray | None, param
     Args:
       job: the job.
       inputs: the initial parameters and the examples.
-      rows: the row indices of each batch in the peer's order, (steps, batch); None for full-batch steps.
+      rows: the row indices of each batch in the peer's order, (steps, batch); None means full-batch steps.
       params: the peer's parameters after the first call: w and b of each layer, in order.
 
     Raises:

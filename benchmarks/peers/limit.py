@@ -27,7 +27,7 @@ def calibration(job: Calibration, form: str) -> Program:
     """Multiply square matrices, copy memory, or run a tiny program, on random numbers.
 
     Raises:
-      ValueError: for tf32 if the device is not a GPU.
+      ValueError: if the precision is tf32 and the device is not a GPU.
     """
     if job.dtype == "tf32" and jax.default_backend() != "gpu":
         raise ValueError("tf32 exists only on NVIDIA GPUs")

@@ -33,7 +33,7 @@ def training(job: Training, form: str) -> Program:
     scikit-learn's squared error and its gradients are half of ours. With half the epsilon, Adam takes the same steps.
 
     Raises:
-      ValueError: for cross-entropy with fewer than 3 classes, because the network then has one logistic output.
+      ValueError: if the loss is cross-entropy with fewer than 3 classes; the network then has one logistic output.
     """
     outputs = job.widths[-1]
     if job.loss == "cross_entropy" and outputs < 3:

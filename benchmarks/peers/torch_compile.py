@@ -31,7 +31,7 @@ def training(job: Training, form: str) -> Program:
     measured yet.
 
     Raises:
-      ValueError: for "CUDA graphs" on a CPU, or on a CPU without a C++ compiler.
+      ValueError: if the form is "CUDA graphs" on a CPU, or, on a CPU, if there is no C++ compiler.
     """
     if form == "CUDA graphs":
         device.require_cuda_graphs()

@@ -44,7 +44,7 @@ def training(job: Training, form: str) -> Program:
     mode="reduce-overhead"; it needs a GPU, and has not been measured yet.
 
     Raises:
-      ValueError: for "CUDA graphs" on a CPU, or for compiled forms on a CPU without a C++ compiler.
+      ValueError: if the form is "CUDA graphs" on a CPU, or if it is compiled and, on a CPU, there is no C++ compiler.
     """
     if form == "CUDA graphs":
         device.require_cuda_graphs()
@@ -77,7 +77,8 @@ def ensemble(job: Ensemble, form: str) -> Program:
     """Train all members at once with `vmap`; in a sweep, each member has its own learning rate and weight decay.
 
     Raises:
-      ValueError: for "vmap CUDA graphs" on a CPU, or for compiled forms on a CPU without a C++ compiler.
+      ValueError: if the form is "vmap CUDA graphs" on a CPU, or if it is compiled and, on a CPU, there is no C++
+        compiler.
     """
     if form == "vmap CUDA graphs":
         device.require_cuda_graphs()
@@ -131,7 +132,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
     """Train with a compiled step that loops over the blocks and applies gradient descent.
 
     Raises:
-      ValueError: for more than `MOST_BLOCKS` blocks, or on a CPU without a C++ compiler.
+      ValueError: if there are more than `MOST_BLOCKS` blocks, or, on a CPU, if there is no C++ compiler.
     """
     if job.blocks > MOST_BLOCKS:
         raise ValueError(f"{job.blocks} blocks take minutes to compile; at most {MOST_BLOCKS} are measured")

@@ -23,7 +23,7 @@ class Bottleneck(NamedTuple):
 
 
 def calibrated_rates(rows: Sequence[Row]) -> Rates | None:
-    """Return the rates that the calibration of this run measured, or None without calibration."""
+    """Return the rates that the calibration of this run measured, or None if there was none."""
 
     def calibration(prefix: str) -> Row | None:
         return next((r for r in rows if r.case == "calibrate" and r.variant.startswith(prefix) and r.samples), None)

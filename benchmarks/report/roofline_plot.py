@@ -16,7 +16,7 @@ EXPLANATION = (
 
 
 def draw_roofline(rows: Sequence[Row], machine: str) -> Any:
-    """Return the figure of the roofline plot, or None without calibration or without counted operations."""
+    """Return the figure of the roofline plot, or None if there is no calibration or no operation count."""
     import matplotlib.pyplot as plt
 
     rates = calibrated_rates(rows)

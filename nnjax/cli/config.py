@@ -82,7 +82,7 @@ class Config:
     epochs: float | None = None
     seed: int = 0
     label_smoothing: float = 0.0
-    members: int | None = None  # None for a single network
+    members: int | None = None  # None if there is a single network
     strategy: Strategy | None = None  # None until the platform is known
     group: int | None = None
     patience: int | None = None
@@ -154,10 +154,10 @@ def make_net(config: Config, outputs: int, width: Array | None = None) -> Layer:
     Args:
       config: the settings; numbers may be traced.
       outputs: number of outputs.
-      width: width of the hidden layers, which are padded to `config.width`; may be traced. None for no padding.
+      width: width of the hidden layers, which are padded to `config.width`; may be traced. None means no padding.
 
     Raises:
-      ValueError: for unknown names and sizes out of range, or if `width` is passed with skip connections.
+      ValueError: if a name is unknown, if a size is out of range, or if `width` is passed with skip connections.
     """
     config = with_defaults(config, "classification", 1)  # the task may not be known yet
     assert config.dropout is not None
@@ -180,7 +180,7 @@ def make_schedule(config: Config, steps: int) -> ScalarOrSchedule:
     """Return the learning rate as a schedule over the given number of steps.
 
     Raises:
-      ValueError: for an unknown schedule or a negative rate.
+      ValueError: if the schedule is unknown or the rate is negative.
     """
     checks.one_of("--schedule", "schedule", config.schedule, SCHEDULES)
     rate = config.learning_rate if config.learning_rate is not None else LEARNING_RATES[config.optimizer]
@@ -201,7 +201,7 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
     """Return the optimizer for a run of the given number of steps.
 
     Raises:
-      ValueError: for unknown names, rates out of range, or weight decay for an optimizer without it.
+      ValueError: if a name is unknown, if a rate is out of range, or if the optimizer does not support weight decay.
     """
     checks.one_of("--optimizer", "optimizer", config.optimizer, LEARNING_RATES)
     rate = make_schedule(config, steps)
@@ -253,7 +253,7 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
       width: see `make_net`.
 
     Raises:
-      ValueError: for settings out of range.
+      ValueError: if a setting is out of range.
     """
     checks.positive_int("--batch-size", "batch size", config.batch_size)
     config = with_defaults(config, "classification", n)

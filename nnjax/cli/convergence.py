@@ -20,7 +20,7 @@ def describe_convergence(history: Sequence[Mapping[str, Any]], *, keeps_best: bo
     Args:
       history: records of `train.fit`; losses of an ensemble are averaged over its members.
       keeps_best: True if the network with the lowest validation loss is kept.
-      rows: number of validation rows, because the loss of few rows also rises by chance; None for many.
+      rows: number of validation rows, because the loss of few rows also rises by chance; None means many.
 
     >>> from nnjax.cli.convergence import describe_convergence
     >>> falling = [{"epoch": e + 1.0, "validation_loss": 0.9**e} for e in range(10)]

@@ -20,8 +20,8 @@ def start_devices(networks: int | None, group: int | None) -> Mesh | None:
     Call it before JAX starts.
 
     Args:
-      networks: number of networks to train; None for a single network.
-      group: number of networks in memory at the same time; None for all.
+      networks: number of networks to train; None means a single network.
+      group: number of networks in memory at the same time; None means all.
 
     Returns:
       The mesh for `train.fit`; see `make_mesh`.

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     state: PyTree
     scores: Scores | None  # None if the training diverged
     prediction: np.ndarray  # (n, outputs), averaged over an ensemble; logits for classification
-    member_scores: list[Scores] | None = None  # None for a single network
+    member_scores: list[Scores] | None = None  # None if there is a single network
     left_out: Sequence[int] = ()  # members that diverged; their scores are NaN, and they are not averaged
     member_outputs: np.ndarray | None = None  # (members, n, outputs), without members that diverged
     uncertainty: Mapping[str, float] = {}  # means over rows: total, aleatoric and epistemic (nats), or sd

@@ -35,7 +35,7 @@ def fit_arguments(
     Args:
       config: the settings of the run or sweep.
       prepared: the data; only the validation rows are used.
-      mesh: the devices among which the members or batches are split; None for one device.
+      mesh: the devices among which the members or batches are split; None means one device.
       path: folder of the run or the sweep; None to save nothing.
       resume: see `train.fit`.
     """

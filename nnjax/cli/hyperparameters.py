@@ -18,8 +18,8 @@ class Values(NamedTuple):
 
     text: str
     numbers: list[float]  # the values, ascending for a range; only low and high if a range has no count
-    spacing: str | None = None  # a key of SPACINGS for a range; None for a list
-    size: int | None = None  # count of a range; None for a list and for a range without a count
+    spacing: str | None = None  # a key of SPACINGS; None if the values are a list
+    size: int | None = None  # count of a range; None if there is no count
 
     @property
     def low(self) -> float:
@@ -83,7 +83,7 @@ def combine(swept: dict[str, Values], random: int | None, seed: int) -> dict[str
 
     Args:
       swept: the values of each hyper-parameter.
-      random: number of settings to draw from the lists and ranges; None for all combinations.
+      random: number of settings to draw from the lists and ranges; None means all combinations.
       seed: random seed of the draws.
     """
     if random is None:

@@ -49,7 +49,7 @@ def weight_shapes(run: Run, x: np.ndarray, members: int | None) -> tuple[PyTree,
     Args:
       run: the run.
       x: the features.
-      members: size of the leading axis of an ensemble; None for a single network.
+      members: size of the leading axis of an ensemble; None means a single network.
     """
     shapes = jax.eval_shape(
         nn.as_layer(run.net).init, jax.random.key(0), jax.ShapeDtypeStruct((1, x.shape[1]), x.dtype)

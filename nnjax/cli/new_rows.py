@@ -30,7 +30,7 @@ def read_rows(
       table: the encoding of the run.
       keep: names of the further columns.
       separator: the separator of a CSV file; None to detect it.
-      decimal: the decimal separator of a CSV file; None to use each column's decimal separator in training.
+      decimal: the decimal separator of a CSV file; None means the decimal separator of each column in training.
 
     Raises:
       ValueError: if the file has no rows, or if the array x of an NPZ file has the wrong number of features.

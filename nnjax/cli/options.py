@@ -77,7 +77,7 @@ Drop = Annotated[str | None, option("Columns to leave out, such as a row number,
 Missing = Annotated[
     Literal["error", "drop", "mean", "median", "category"],
     option(
-        "Missing values: error refuses them; drop leaves the rows out; mean and median fill numbers; category makes "
+        "Missing values: error refuses them; drop omits their rows; mean and median fill numbers; category makes "
         "missing strings a category and fills numbers with the median.",
         DATA,
     ),
@@ -88,7 +88,7 @@ Na = Annotated[
 ]
 Sep = Annotated[str | None, option("Separator of the CSV file, or tab, or space. Default: detected.", DATA)]
 Decimal = Annotated[
-    Literal[".", ","] | None, option("Decimal sign of the CSV file. Default: detected for each column.", DATA)
+    Literal[".", ","] | None, option("Decimal separator of the CSV file. Default: detected for each column.", DATA)
 ]
 DataDir = Annotated[
     str | None,

@@ -113,7 +113,7 @@ def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
 def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
     """Return the epoch of the saved network (for an ensemble, a list with one epoch per member).
 
-    Return None without early stopping.
+    Return None if the run had no early stopping.
     """
     epochs = {int(np.max(record["step"])): float(record["epoch"]) for record in history}
     steps = [ending.get("best_step") for ending in summary.get("members", [summary])]

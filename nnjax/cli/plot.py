@@ -1,4 +1,4 @@
-"""`nnjax plot`: draw the pictures and the report of a run again from its folder."""
+"""`nnjax plot`: redraw the pictures and the report of a run from its folder."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ def plot_command(
         Path, typer.Argument(metavar="RUN", help="Folder of a finished run, sweep or search.", parser=o.path)
     ],
 ) -> None:
-    """Draw all pictures of a run again, and write report.html, a page with all pictures.
+    """Redraw all pictures of a run, and write report.html, a page with all pictures.
 
     For a sweep or a search, these are the pictures of its hyper-parameters.
     The weights are read from the folder and the data from their file; nothing is trained.

@@ -40,7 +40,8 @@ def predict_command(
         str | None, typer.Option(help="Separator of FILE, or tab, or space. Default: --sep of the run, else detected.")
     ] = None,
     decimal: Annotated[
-        Literal[".", ","] | None, typer.Option(help="Decimal sign of FILE. Default: for each column, as in training.")
+        Literal[".", ","] | None,
+        typer.Option(help="Decimal separator of FILE. Default: for each column, as in training."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse missing values and categories that did not occur in training.")

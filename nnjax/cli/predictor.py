@@ -26,7 +26,7 @@ def make_predictor(
       prepared: the data and the run.
       params: trained weights, with a leading axis (members, ...) for an ensemble.
       state: the state of the network, with a leading axis (members, ...) for an ensemble.
-      members: number of members; None for a single network.
+      members: number of members; None means a single network.
       left_out: members that are not averaged.
     """
     run, classify = prepared.run, prepared.dataset.table.task == "classification"

@@ -39,7 +39,7 @@ class Prepared(NamedTuple):
     dataset: Dataset
     training: Data
     rows: np.ndarray  # training rows: line numbers in a CSV file; otherwise indices in the file or in `Dataset.train`
-    held_out: Data | None  # validation data; None without validation
+    held_out: Data | None  # validation data, if any
     run: Run
     config: Config  # the settings with the defaults of the task
 
@@ -88,7 +88,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
 
     Args:
       config: the settings.
-      repeated: the encoding of a run to repeat; None for a new run. Columns that were read as strings are read as
+      repeated: the encoding of a run to repeat; None means a new run. Columns that were read as strings are read as
         strings again, and the settings get no defaults.
 
     Raises:

@@ -49,7 +49,7 @@ class Request(NamedTuple):
 
     config: Config  # the settings that are not swept, with the largest width
     swept: dict[str, Values]
-    random: int | None  # number of random settings; None for all combinations
+    random: int | None  # number of random settings; None means all combinations
     seeds: int  # number of networks per setting
 
 
@@ -188,7 +188,7 @@ def make_swept_run(config: Config, prepared: Prepared, hyper: dict[str, Any], ro
       config: the settings that are not swept.
       prepared: the data.
       hyper: the swept settings.
-      rows: number of training rows of a fold; None for all.
+      rows: number of training rows of a fold; None means all.
     """
     table, numbers = prepared.dataset.table, dict(hyper)
     width = numbers.pop("width", None)
@@ -268,7 +268,7 @@ def _print_table(table: list[Record], names: list[str], score: str, seeds: int) 
 
 
 def redraw_sweep(path: Path) -> None:
-    """Draw the pictures and the report of a finished sweep again.
+    """Redraw the pictures and rewrite the report of a finished sweep.
 
     Raises:
       FileNotFoundError: if the sweep is not finished.

@@ -27,7 +27,7 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
       A function `(key, step, n, batch_size) -> rows` that returns the row numbers (batch_size,), int32, of a batch.
 
     Raises:
-      ValueError: if the labels are not (n,) with n ≥ 1. When the sampler is called, if the data have a different number
+      ValueError: if the labels are not (n,) with n ≥ 1; when the sampler is called, if the data have a different number
         of rows or are split into folds.
 
     >>> sampler = data.class_balanced(np.array([0, 0, 0, 0, 0, 0, 0, 1]))

@@ -138,7 +138,7 @@ def fit_table(
       targets: the column to predict; for regression, there may be several.
       task: classification or regression.
       training: row numbers of the training part.
-      columns: kinds and formats of the columns of a file; None for columns in memory.
+      columns: kinds and formats of the columns of a file; None if the columns are in memory.
       missing: treatment of missing values; see `load`.
       na: strings that mark missing values, in addition to the usual ones.
       lines: (rows,) the line of each row in its file, for messages.

@@ -34,7 +34,9 @@ class Dataset(NamedTuple):
     test: Data
     table: Table  # task, names of classes and columns, standardisation
     why: str = ""  # reason for the choice of the task, in words
-    rows: np.ndarray | None = None  # row numbers of the training part, from 0 after the header; None for a named set
+    rows: np.ndarray | None = (
+        None  # row numbers of the training part, from 0 after the header; None if the set is named
+    )
     notes: tuple[str, ...] = ()  # sentences on how columns were read and missing values filled
     lines: np.ndarray | None = None  # line numbers of the training rows; None unless they come from a CSV file
 

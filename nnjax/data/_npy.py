@@ -26,7 +26,7 @@ def open_npy(
         `x-000.npy`, `x-001.npy`, …, which are read in the order of their names. The same is required for y, and
         optional for weights.
       y: one file or a list of shards; None if x is a folder. Shards of y may differ in length from shards of x.
-      weights: one file or a list of shards; None for equal weights, or if x is a folder.
+      weights: one file or a list of shards; None means equal weights, or if x is a folder.
       transform: a function of x; see `data.source`.
 
     Returns:

@@ -19,8 +19,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
       ValueError: if the file is not an NPZ file, is damaged or encrypted, or has no x, or if y does not have one entry
-        per row of x. Also, if x or y has more than `MOST_NUMBERS` elements, or contains objects, dates or complex
-        numbers. The message gives the path.
+        per row of x. It is also raised if x or y has more than `MOST_NUMBERS` elements, or contains objects, dates or
+        complex numbers. The message gives the path.
     """
     with open_file(path) as file:
         try:

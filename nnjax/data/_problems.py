@@ -44,8 +44,8 @@ def describe(problems: Sequence[Problem], remedies: Mapping[Remedy, str], join: 
 
     Args:
       problems: the problems, at least one.
-      remedies: texts that explain each fix; the column names replace {columns}, and strings that may mean
-        missing replace {words}.
+      remedies: texts that explain each fix; the column names replace {columns}, and strings that may mark
+        missing values replace {words}.
       join: function that formats a list of names or words for Python code or for the command line.
     """
     columns: dict[Remedy, list[str]] = {}

@@ -47,8 +47,8 @@ def batch_indices(key: Key, step: Array | int, n: Array | int, batch_size: int) 
       Row numbers (batch_size,), int32, in 0 … n - 1.
 
     Raises:
-      ValueError: if `batch_size` or `n` is not in 1 … 2³¹ - 1, or `step` is not in 0 … 2³¹ - 1; the values of arrays
-        are not checked. Also, if there are several keys.
+      ValueError: if `batch_size` or `n` is not in 1 … 2³¹ - 1, if `step` is not in 0 … 2³¹ - 1, or if there are several
+        keys. The values of arrays are not checked.
       TypeError: if `key` is not a random key, or if a number is not an integer.
 
     >>> [data.batch_indices(jax.random.key(0), step, 10, 5).tolist() for step in range(2)]

@@ -55,8 +55,9 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
         several = len(identifiers) > 1
         yield (
             f"{'columns' if several else 'column'} {list_names([repr(name) for name in identifiers])} "
-            f"{'hold' if several else 'holds'} integers that differ from row to row, as identifiers do; leave out the "
-            f"columns that are identifiers with --drop {identifiers[0]}, or drop=[{identifiers[0]!r}] in Python"
+            f"{'hold' if several else 'holds'} integers that are different in all or most rows, as identifiers are; "
+            f"leave out the columns that are identifiers with --drop {identifiers[0]}, or drop=[{identifiers[0]!r}] "
+            "in Python"
         )
     far = _describe_far([*numbers, *(table.target_names if table.task == "regression" else [])], frame, lines)
     yield from far

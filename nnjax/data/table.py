@@ -65,7 +65,7 @@ class Table(NamedTuple):
     missing: Missing = "error"
     fill: list[float] | None = None  # value of each feature that replaces missing values; None means the mean
     na: list[str] | None = None  # strings that mark missing values, in addition to the usual ones
-    several: list[Target] | None = None  # the targets of a regression if there are several; None for a single target
+    several: list[Target] | None = None  # the targets of a regression if there are several; None if there is one
     target_decimal: Decimal = "."  # decimal separator of the target in a CSV file
 
     @property

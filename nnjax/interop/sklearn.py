@@ -172,15 +172,15 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     Args:
       hidden: widths of the hidden layers of `nn.mlp`.
       net: a network, or a function from the number of outputs to a network, such as
-        `partial(nn.mlp, (100, 100), norm="batch")`; None for `nn.mlp(hidden, outputs)`. A classifier has one output
+        `partial(nn.mlp, (100, 100), norm="batch")`; None means `nn.mlp(hidden, outputs)`. A classifier has one output
         for each class.
-      loss: function that returns one loss per example; None for `losses.cross_entropy` in a classifier and
+      loss: function that returns one loss per example; None means `losses.cross_entropy` in a classifier and
         `losses.mean_squared_error` in a regressor.
       optimizer: a function from the learning rate to an optax transformation, or a transformation, for which
         `learning_rate` is not used.
       learning_rate: learning rate, or a schedule from the step to the rate.
       epochs: number of passes over the data.
-      batch_size: number of rows per step, at most all rows; None for all rows.
+      batch_size: number of rows per step, at most all rows; None means all rows.
       members: number of networks in an ensemble.
       patience: number of epochs without a lower validation loss after which training stops; the epoch with the lowest
         loss is used for predictions. None to use all rows for training and to never stop early.
@@ -209,7 +209,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         Args:
           X: (n, features) numbers.
           y: (n,) labels of at least two classes.
-          sample_weight: (n,) weights of the losses; None for equal weights.
+          sample_weight: (n,) weights of the losses; None means equal weights.
 
         Raises:
           ValueError: if there are fewer than two classes, if an argument is invalid, or if the training diverges.
@@ -231,7 +231,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
           X: (n, features) numbers.
           y: (n,) labels.
           classes: all labels that can occur in any call; required in the first call.
-          sample_weight: (n,) weights of the losses; None for equal weights.
+          sample_weight: (n,) weights of the losses; None means equal weights.
 
         Raises:
           ValueError: if `classes` is missing in the first call or differs in a later one, if a label is not among them,
@@ -293,7 +293,8 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         Args:
           X: (n, features) numbers.
           y: (n,) or (n, outputs) numbers.
-          sample_weight: (n,) weights of the losses and of the mean and standard deviation of y; None for equal weights.
+          sample_weight: (n,) weights of the losses and of the mean and standard deviation of y; None means equal
+            weights.
 
         Raises:
           ValueError: if an argument is invalid, or if the training diverges.
@@ -327,9 +328,9 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
 
         Args:
           X: (n, features) numbers.
-          return_std: True to return the pair (mean, standard deviation). The variance is that between the members. With
-            `losses.gaussian_nll`, the mean of their predicted variances is added; with other losses, the noise of the
-            targets is not included.
+          return_std: True to return the pair (mean, standard deviation). The variance is computed over the members.
+            With `losses.gaussian_nll`, the mean of their predicted variances is added; with other losses, the noise of
+            the targets is not included.
 
         Returns:
           The predictions (n,) or (n, outputs), like the training targets and in their units; a pair of such arrays with

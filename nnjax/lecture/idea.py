@@ -81,7 +81,7 @@ def format_number(value: object) -> str:
     """Format a string, a number, or a list or array of numbers as text for a table.
 
     Raises:
-      ValueError: for more than 12 numbers.
+      ValueError: if there are more than 12 numbers.
     """
     if isinstance(value, str):
         return value

@@ -17,8 +17,8 @@ def softmax(x: Array) -> Array:
       x: Logits of shape (..., classes), of any real dtype.
 
     Returns:
-      Probabilities in [0, 1] of shape (..., classes), which sum to 1 over the classes. Their dtype is that of x if x is
-      floating, and JAX's default float otherwise.
+      Probabilities in [0, 1] of shape (..., classes), which sum to 1 over the classes. They have the dtype of x if it
+      is floating-point, and JAX's default float dtype otherwise.
 
     Raises:
       ValueError: if there are no classes.

@@ -38,7 +38,7 @@ def adam(
       eps: ε ≥ 0, added outside the root after the bias correction, as in the paper's Algorithm 1. Keras adds it before
         the correction ("ε̂" in the paper).
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
-      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None means the dtype of the parameters.
         Arithmetic uses float32 or a wider dtype.
 
     Raises:

@@ -50,7 +50,7 @@ def adamw(
       b2: β₂ in [0, 1), the decay rate of v.
       eps: ε ≥ 0, added outside the root.
       eps_root: number ≥ 0 added inside the root. It must be above 0 to differentiate through the update (`Run.steps`).
-      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None means the dtype of the parameters.
         Arithmetic uses float32 or a wider dtype.
       weight_decay: w ≥ 0, as a number (torch's default is 1e-2), a traced array, or a schedule `step -> decay`.
       mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;

@@ -38,7 +38,7 @@ def lion(
       learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`. Use 1/10 to 1/3 of Adam's rate.
       b1: β₁ in [0, 1), the weight of m in the direction of the step.
       b2: β₂ in [0, 1), the decay rate of m.
-      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None for the dtype of the parameters.
+      mu_dtype: dtype in which m is stored, such as jnp.bfloat16 to save memory; None means the dtype of the parameters.
         Arithmetic uses float32 or a wider dtype.
       weight_decay: w ≥ 0, as a number, a traced array, or a schedule `step -> decay`.
       mask: tree of booleans, True for leaves that decay, with the same structure as the parameters or a prefix of it;

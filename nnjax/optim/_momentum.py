@@ -40,7 +40,7 @@ def momentum(
         optax and torch. Keras multiplies the gradient inside the velocity, so steps differ if the rate changes.
       momentum: μ in [0, 1), the decay rate of the velocity.
       moving_average: True to average the gradients, as in many tutorials; steps are then 1 - μ times as large.
-      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None means the dtype of the
         parameters. Arithmetic uses float32 or a wider dtype.
 
     Raises:
@@ -78,7 +78,7 @@ def nesterov(
     Args:
       learning_rate: λ ≥ 0, as a number, a traced array, or a schedule `step -> rate`.
       momentum: μ in [0, 1), the decay rate of the velocity.
-      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None for the dtype of the
+      accumulator_dtype: dtype in which v is stored, such as jnp.bfloat16 to save memory; None means the dtype of the
         parameters. Arithmetic uses float32 or a wider dtype.
 
     Raises:

@@ -46,10 +46,10 @@ def from_rule(
       hyper: the other hyper-parameters, or a function that returns them for step t = 1, 2, …. Hyper-parameters may be
         schedules, which receive the number of steps already taken.
       name: name of the optimizer, for error messages.
-      fields: fields of the state that the rule reads and writes; None for all. Other fields stay unchanged.
+      fields: fields of the state that the rule reads and writes; None means all. Other fields stay unchanged.
       initial: initial value of the second moment. The other moments start at 0.
-      mu_dtype: dtype in which the other moments are stored; None for the dtype of the parameters.
-      decayed: the function that `decay_mask` returns; None for rules without weight decay. A rule with weight decay
+      mu_dtype: dtype in which the other moments are stored; None means the dtype of the parameters.
+      decayed: the function that `decay_mask` returns; None if the rule has no weight decay. A rule with weight decay
         receives the parameter after the moments, and its `update` requires `params`.
     """
     learning_rate = number_or_schedule(name, "learning_rate", learning_rate)

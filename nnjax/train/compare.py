@@ -76,9 +76,9 @@ def compare(
       `Comparison(differences, first, second)`.
 
     Raises:
-      ValueError: for fewer than 2 seeds, for 0 epochs or steps, for data without validation=, if a run diverged, or if
-        the runs have no score in common; also as raised by `fit`.
-      TypeError: unless exactly one of epochs and steps is given; also as raised by `fit`.
+      ValueError: if there are fewer than 2 seeds, if epochs or steps is 0, if data are passed without validation=, if a
+        run diverged, or if the runs have no score in common; also as raised by `fit`.
+      TypeError: unless exactly one of epochs and steps is passed; also as raised by `fit`.
 
     >>> digits = data.load("digits")
     >>> make = lambda rate: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(rate), batch_size=32)
@@ -148,8 +148,9 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
       The mean difference and its interval, as Python numbers. Equal scores give exactly 0 in [0, 0].
 
     Raises:
-      ValueError: for wrong shapes, fewer than 2 seeds, scores that are not finite, or confidence outside (0, 1).
-      TypeError: for scores that are not numbers.
+      ValueError: if a shape is wrong, if there are fewer than 2 seeds, if a score is not finite, or if confidence is
+        outside (0, 1).
+      TypeError: if the scores are not numbers.
 
     >>> train.paired_difference(np.array([3.0, 2.0, 4.0]), np.array([1.0, 1.0, 1.0]))
     PairedDifference(difference=2.0, low=-0.48..., high=4.48..., n=3)

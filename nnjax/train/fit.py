@@ -83,20 +83,21 @@ def fit(
       steps: number of steps, instead of epochs. Without data and with a generator, 100 steps count as an epoch.
       key: the run's random key, `jax.random.key(0)` if None; or keys (members,), one for each member.
       members: number of networks to train, each with its own initialisation, order of data and dropout.
-      strategy: "map" trains one member after another in one program, "vmap" all in lockstep. None for "map" on CPUs
+      strategy: "map" trains one member after another in one program, "vmap" all in lockstep. None means "map" on CPUs
         and "vmap" on GPUs and TPUs, which are idle most of the time under "map". `train.plan` measures both.
       mesh: devices over which to spread "members", "batch", or both, as axes of `jax.make_mesh`.
-      group: number of members trained at the same time; groups are trained one after another. None for all members.
+      group: number of members trained at the same time; groups are trained one after another. None means all members.
         See `train.plan`. With several groups, the result is on the host, as NumPy arrays.
       folds: the rows that each member is trained and validated on, one fold per member; see `train.k_fold`.
       start: initial parameters, instead of random ones, for fine-tuning or a further phase of training; the optimizer
         starts fresh. With a `TrainState`, `Best`, `SavedRun` or `TrialNetwork`, the network's state is used, too. For
         an ensemble, either the same for all members, or with a leading axis (members, ...).
-      validation: data on which `run.evaluate` computes scores; None for the held-out rows of `folds`, if there are any.
+      validation: data on which `run.evaluate` computes scores; None means the held-out rows of `folds`, if there are
+        any.
       validate_every: number of epochs between validations. The last epoch is always validated.
       patience: number of validations without a lower loss after which a member is stopped; None to never stop early.
       chunk_steps: largest number of steps, up to 1024, that the device takes before the host checks for callbacks,
-        checkpoints and Ctrl-C; None for about a quarter of a second.
+        checkpoints and Ctrl-C; None means about a quarter of a second per chunk.
       out: folder for checkpoints and the final weights, which `train.load` reads; None to save nothing.
       resume: continue from the latest checkpoint in `out`, or start fresh if there is none. "anyway" continues even if
         the run differs from the saved one. Or the `partial` of an `InterruptedRun`, to continue without a checkpoint.
@@ -114,8 +115,9 @@ def fit(
       `Result(ts, best, history, log, diverged, stopped, ended_by_callback, seconds)`.
 
     Raises:
-      ValueError, TypeError: for arguments out of range; for mistakes in the data, see `data.validate`; for a callback
-        that returns anything but True, False or None; with `resume`, if the saved run has already passed `epochs`.
+      ValueError, TypeError: if an argument is out of range or has the wrong type, if the data contain a mistake (see
+        `data.validate`), or if a callback returns anything but True, False or None. With `resume`, also if the saved
+        run has already passed `epochs`.
       RunMismatchError: a ValueError, if the run to resume differs from the saved one.
       FileExistsError: if `out` contains a run and `resume` is False.
       BlockingIOError: if another process is using `out`.
@@ -126,10 +128,10 @@ def fit(
         the error says after which step it happened and how to continue.
 
     Warns:
-      UserWarning: for a batch larger than the data, for folds made for fewer rows than the data have, and for members
-        with the same key; also for suspicious data, see `data.validate`.
+      UserWarning: if a batch is larger than the data, if the folds were made for fewer rows than the data have, if
+        members have the same key, or if the data are suspicious (see `data.validate`).
       RuntimeWarning: if a checkpoint cannot be written to `out`; it then goes to a new folder, which the message names.
-        Also if all steps of a member were skipped.
+        It is also issued if all steps of a member were skipped.
       DivergedWarning: a RuntimeWarning, if the loss of a step is not finite and the run does not skip such steps; the
         step is then the member's last one.
 

@@ -65,8 +65,8 @@ def k_fold(key: Key, n: int, k: int, *, stratify: Any = None) -> Folds:
       stratify: labels (n,). Every part then has the same share of each label, up to rounding to whole rows.
 
     Raises:
-      ValueError: for k outside 2 … n, or if there are not n labels.
-      TypeError: for numbers that are not integers, or labels that cannot be sorted.
+      ValueError: if k is outside 2 … n, or if there are not n labels.
+      TypeError: if n or k is not an integer, or if the labels cannot be sorted.
 
     >>> folds = train.k_fold(jax.random.key(0), 10, 3)
     >>> folds.train.sizes.tolist(), folds.held_out.sizes.tolist()
@@ -98,7 +98,7 @@ def leave_one_out(n: int) -> Folds:
       n: number of rows, which is also the number of members.
 
     Raises:
-      ValueError: for n < 2.
+      ValueError: if n < 2.
       TypeError: if n is not an integer.
 
     >>> train.leave_one_out(4).train.table.tolist()
@@ -119,7 +119,7 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
       members: number of members, each with its own draws.
 
     Raises:
-      ValueError: for n < 2, or if a member drew all rows, which happens for very small n.
+      ValueError: if n < 2, or if a member drew all rows, which happens for very small n.
       TypeError: if n or members is not an integer, or the key is not a random key.
 
     >>> folds = train.bootstrap(jax.random.key(0), 100, 3)
@@ -140,8 +140,8 @@ def check_rows(where: str, rows: Rows, n: int) -> Rows:
     """Check that the data contain the given rows, and return them as int32.
 
     Raises:
-      ValueError: for inconsistent shapes, sizes out of range, or row numbers outside the data.
-      TypeError: for anything but `Rows` of integers.
+      ValueError: if shapes are inconsistent, if sizes are out of range, or if row numbers are outside the data.
+      TypeError: if `rows` is not `Rows` of integers.
     """
     checks.instance(where, "rows", rows, Rows, "train.Rows(table, sizes)")
     table, sizes = np.asarray(rows.table), np.asarray(rows.sizes)

@@ -22,8 +22,8 @@ class SavedRun(NamedTuple):
 
     params: Params  # parameters after the last step
     state: State
-    best: Best | None  # the network with the lowest validation loss; None without validation
-    average: Params | None  # averaged parameters; None without `Run(evaluation_params=…)` or in an unfinished run
+    best: Best | None  # the network with the lowest validation loss; None if there was no validation
+    average: Params | None  # averaged parameters; None unless the run is finished and has `evaluation_params`
 
 
 def load(out: str | Path) -> SavedRun:

@@ -92,14 +92,15 @@ def plan(
       data: see `fit`.
       members: number of networks to train.
       mesh: see `fit`.
-      memory: bytes that may be used on each device; None for nine tenths of the free memory.
+      memory: bytes that may be used on each device; None means nine tenths of the free memory.
       measure: True to run the programs briefly and compare the speed of the strategies.
 
     Returns:
       A `Plan`, which prints as a table.
 
     Raises:
-      ValueError, TypeError: if not even one member fits into memory, or for arguments out of range.
+      ValueError, TypeError: if not even one member fits into memory, or if an argument is out of range or has the wrong
+        type.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> p = train.plan(run, data.load("digits").train, members=64, measure=False)

@@ -99,20 +99,20 @@ def replay(
       group: see `fit`; groups are examined one after another, or only the group of `member`.
       folds: see `fit`.
       start: see `fit`.
-      step: the step to repeat, counted from 0; None for the first step that makes the loss, the parameters, or the
+      step: the step to repeat, counted from 0; None means the first step that makes the loss, the parameters, or the
         state of the network or the optimizer non-finite.
-      member: the member to examine; None for the first member with such a step. With strategy "map", only this member
+      member: the member to examine; None means the first member with such a step. With strategy "map", only this member
         is trained again; the result is bitwise identical.
       out: folder with checkpoints of the run. The replay starts from the latest checkpoint before the step.
 
     Returns:
-      `Replay(run, step, member, ts, batch, rows, origin)`, where `run.step(ts, batch)` repeats the step. If `step` is
-      given and finite for all members, the replay is of the first member that took it, and `origin` is None. If `step`
-      is None and everything stays finite, None.
+      `Replay(run, step, member, ts, batch, rows, origin)`; `run.step(ts, batch)` repeats the step. If `step` is passed
+      and is finite for all members, the replay is of the first member that took it, and `origin` is None. If `step` is
+      None and everything stays finite, the result is None.
 
     Raises:
-      ValueError: for a generator of batches, for a member that the run does not have, for a step that was not taken, or
-        if `out` contains a different run; also as raised by `fit`.
+      ValueError: if the data are a generator of batches, if the run does not have the member, if the step was not
+        taken, or if `out` contains a different run; also as raised by `fit`.
 
     >>> net = nn.serial(nn.dense(8), jnp.exp, nn.dense(1))
     >>> run = train.Run(net, losses.squared_error, optim.sgd(1.0), batch_size=4)
@@ -174,7 +174,7 @@ class _Group(NamedTuple):
     """A group of members that are trained in one program, and the member to examine."""
 
     job: Job
-    member: int | None  # index of the requested member in the group; None for all members
+    member: int | None  # index of the requested member in the group; None means all members
     folder: Path | None  # folder of the group's checkpoints
 
     @property

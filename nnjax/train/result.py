@@ -22,7 +22,7 @@ class Result(NamedTuple):
     """
 
     ts: TrainState  # the state after the last step
-    best: Best | None  # the network with the lowest validation loss; None without validation
+    best: Best | None  # the network with the lowest validation loss; None if there was no validation
     history: list[Record]  # for each epoch: "epoch", "step", the mean of each logged value, and "validation_…" scores
     log: dict[str, np.ndarray]  # (steps,) values logged in each step, such as the "loss" of the batch before the step
     diverged: np.ndarray  # () step with a non-finite loss, which ended the run; -1 if there was none

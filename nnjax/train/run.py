@@ -80,7 +80,8 @@ class Run:
 
     Args:
       net: a layer or network.
-      loss: function `(prediction, target) -> (batch,)` that returns one number per example; None with an objective.
+      loss: function `(prediction, target) -> (batch,)` that returns one number per example; None if there is an
+        objective.
       optimizer: any optax gradient transformation whose update needs only the gradients, its state, the parameters
         and the loss of the batch (value=). Optimizers that need more are refused: line searches,
         `optax.lookahead`, and `optax.contrib.sam` with opaque_mode=True. Gradients of complex parameters are
@@ -89,24 +90,25 @@ class Run:
         regularisers, several heads, variational and adversarial objectives; see `types.Objective` and
         `train.objective_of`. The run then uses `net.init`, and `net.apply` only for metrics and `predict`. The log is
         recorded for each step.
-      batch_size: number of examples per step; None for the full batch in stored order, or for a run without data.
+      batch_size: number of examples per step; None means the full batch in stored order, or a run without data.
       metrics: functions `(prediction, target, weights)` that `evaluate` computes in addition to the loss. They return a
         number, an array, or a dict of numbers and arrays, which is recorded as "name/key".
       step_metrics: functions `(grads, updates, params) -> number` that are recorded for each step, such as
         `train.grad_norm`.
       sampler: pure function `(key, step, n, batch_size) -> rows` that draws the rows (batch_size,) of a batch among n
-        examples, such as `data.class_balanced(labels)`; None for the shuffled epochs of `data.batch_indices`.
+        examples, such as `data.class_balanced(labels)`; None means the shuffled epochs of `data.batch_indices`.
       micro_batches: number of parts into which a batch is split; they are processed one after another to save memory.
         The result is the gradient of the whole batch, but BatchNorm normalises each part separately.
       evaluation_params: function `(opt_state, params) -> params` that returns the parameters for evaluation and for the
-        best network, such as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None for the trained ones.
+        best network, such as `optim.averaged` or `optax.contrib.schedule_free_eval_params`; None means the trained
+        ones.
       skip_nonfinite: True to skip steps with a non-finite loss or gradient, so that only the step count advances,
         instead of ending the run. In the log, "skipped" is 1 for such steps.
 
     Raises:
-      ValueError, TypeError: for sizes < 1, a batch size that micro_batches does not divide, both or neither of loss
-        and objective, metrics with the same name, or arguments that are not a layer, a function or a gradient
-        transformation.
+      ValueError, TypeError: if a size is < 1, if micro_batches does not divide the batch size, unless exactly one of
+        loss and objective is passed, if metrics have the same name, or if an argument is not a layer, a function or a
+        gradient transformation, as required.
 
     >>> run = train.Run(nn.mlp([32], 10), losses.cross_entropy, optim.adam(1e-3), batch_size=32)
     >>> digits = data.load("digits").train
@@ -169,13 +171,13 @@ class Run:
 
         Args:
           key: random key of the run, for initialisation, data order and the random draws of layers.
-          data: examples; only their shapes and dtypes are used. None for a run without data.
-          params: initial parameters, for example for fine-tuning; None for random ones from `net.init`.
-          state: initial state of the network; None for the state from `net.init`.
+          data: examples; only their shapes and dtypes are used. None if the run needs no data.
+          params: initial parameters, for example for fine-tuning; None means random ones from `net.init`.
+          state: initial state of the network; None means the state from `net.init`.
 
         Raises:
-          ValueError, TypeError: if the network, the loss or the optimizer rejects the shapes or dtypes. Also for
-            parameters or a state with the wrong structure, shape or dtype.
+          ValueError, TypeError: if the network, the loss or the optimizer rejects the shapes or dtypes, or if
+            parameters or a state with the wrong structure, shape or dtype are passed.
         """
         key = checks.key("Run.init", key)
         data = self._batch("Run.init", "data", data)
@@ -203,7 +205,7 @@ class Run:
 
         Args:
           ts: the state before the step.
-          batch: the examples of the step; None for a run without data.
+          batch: the examples of the step; None if the run needs no data.
 
         Returns:
           The state after the step, and the log: the "loss" of the batch before the step, the objective's log, the step
@@ -289,8 +291,8 @@ class Run:
           n: number of steps, as a Python integer.
 
         Raises:
-          ValueError, TypeError: for batch_size=None, because full batches need no random rows, or for arguments out of
-            range.
+          ValueError, TypeError: if batch_size is None, because full batches need no random rows, or if an argument is
+            out of range or has the wrong type.
         """
         if self.batch_size is None:
             raise ValueError("Run.rows: batch_size=None takes the full batch in stored order, so no rows are drawn")
@@ -340,7 +342,7 @@ class Run:
         Args:
           ts: a `TrainState`, or the best network of `fit`. With `evaluation_params`, the evaluated parameters are
             computed from the optimizer's state; the best network already contains them.
-          data: the examples; None for a run without data.
+          data: the examples; None if the run needs no data.
 
         Returns:
           `{"loss": (), …}`, with the log of the objective, and each metric under the name of its function.

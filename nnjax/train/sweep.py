@@ -153,7 +153,7 @@ def grid(choices: Mapping[str, Sequence[Any] | Array]) -> dict[str, np.ndarray]:
       choices: the values of each hyper-parameter, by name.
 
     Raises:
-      ValueError, TypeError: for anything but a dictionary of non-empty lists of numbers.
+      ValueError, TypeError: if `choices` is not a dictionary of non-empty lists of numbers.
 
     >>> {name: v.tolist() for name, v in train.grid({"rate": [0.1, 0.2], "width": [8, 16, 32]}).items()}
     {'rate': [0.1, 0.1, 0.1, 0.2, 0.2, 0.2], 'width': [8, 16, 32, 8, 16, 32]}
@@ -177,7 +177,8 @@ def random_search(key: Key, n: int, ranges: Mapping[str, tuple[float, float] | t
       A dictionary with an array (n,) for each name.
 
     Raises:
-      ValueError: for low > high, low ≤ 0 with "log", fractions with "int", or an unknown kind.
+      ValueError: if low > high, if low ≤ 0 with "log", if a bound is not an integer with "int", or if the kind is
+        unknown.
       TypeError: if ranges is not a dictionary, or n is not an integer.
 
     >>> settings = train.random_search(jax.random.key(0), 100, {"rate": (1e-4, 1e-1, "log"), "width": (8, 64, "int")})

@@ -12,7 +12,7 @@ from benchmarks.jobs.program import Program
 from benchmarks.jobs.python_loop import epoch_rows, python_loop_error
 from benchmarks.peers._jax.stages import Compiled
 
-Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch or None for all) -> state
+Step = Callable[[Any, np.ndarray | None], Any]  # (state, rows of the batch; None means all) -> state
 
 
 def python_loop(

@@ -24,7 +24,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     """Run `Run.steps` under `vmap` or `lax.map`; "on all cores" distributes the members over the CPU cores.
 
     Raises:
-      ValueError: for "on all cores" if there is only one device, or if members cannot be split evenly.
+      ValueError: if the form is "on all cores" and there is only one device or members cannot be split evenly.
     """
     all_cores.make_cores_devices(form)
     member_job = job.training

@@ -22,7 +22,7 @@ def time_to_accuracy(job: TimeToAccuracy, form: str) -> Program:
     """Compile the whole run as one program that takes a random key; the folds run in sequence or under `vmap`.
 
     Raises:
-      ValueError: for `vmap` if there is only one network, or if the data set is not on this machine.
+      ValueError: if the form is `vmap` and there is only one network, or if the data set is not on this machine.
     """
     if form == "vmap" and job.folds is None:
         raise ValueError("there is only one network, so vmap has nothing to map over")

@@ -22,7 +22,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
     parameters. "unrolled list" is a Python loop over a list of arrays.
 
     Raises:
-      ValueError: for the form "indexed" with more than `MOST_INDEXED` blocks.
+      ValueError: if the form is "indexed" and there are more than `MOST_INDEXED` blocks.
     """
     if form == "indexed" and job.blocks > MOST_INDEXED:
         raise ValueError(f"{job.blocks} indexed blocks take minutes to compile; at most {MOST_INDEXED} are measured")

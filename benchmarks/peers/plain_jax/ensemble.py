@@ -25,7 +25,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     """Train the members under `vmap` or `lax.map`; "on all cores" distributes them over the cores.
 
     Raises:
-      ValueError: for "on all cores" if there is only one device, or if members cannot be split evenly.
+      ValueError: if the form is "on all cores" and there is only one device or members cannot be split evenly.
     """
     all_cores.make_cores_devices(form)
     inputs = training_inputs(job.training, job.members, own_data=job.own_data)
@@ -62,7 +62,7 @@ def conv_ensemble(job: Ensemble, form: str) -> Program:
     """Train like `ensemble` or, in the form "loop", call a jitted step for each batch of each member.
 
     Raises:
-      ValueError: for more than `MOST_CONVOLUTIONAL` members under `vmap`, where separate filters are slow.
+      ValueError: if there are more than `MOST_CONVOLUTIONAL` members under `vmap`, where separate filters are slow.
     """
     if form == "vmap" and job.members > MOST_CONVOLUTIONAL:
         raise ValueError(

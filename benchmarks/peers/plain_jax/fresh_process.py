@@ -9,7 +9,7 @@ def fresh_process(job: FreshProcess, form: str) -> Program:
     """Import JAX and optax, on which nnjax is built.
 
     Raises:
-      ValueError: for jobs other than an import.
+      ValueError: if the job is not an import.
     """
     if job.what != "import":
         raise ValueError("plain JAX has no command to train with")

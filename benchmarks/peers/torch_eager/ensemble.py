@@ -18,7 +18,7 @@ def ensemble(job: Ensemble, form: str) -> Program:
     """Train the members one after another, with a fused Adam on views of shuffled tensors.
 
     Raises:
-      ValueError: for more than `MOST_MEMBERS` members.
+      ValueError: if there are more than `MOST_MEMBERS` members.
     """
     if job.members > MOST_MEMBERS:
         raise ValueError(f"{job.members} members in a loop take too long; at most {MOST_MEMBERS} are measured")

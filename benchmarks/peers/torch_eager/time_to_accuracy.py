@@ -23,7 +23,7 @@ class Fold(NamedTuple):
 
     model: nn.Sequential
     optimizer: torch.optim.Optimizer
-    schedule: Any  # None for a constant learning rate
+    schedule: Any  # None means a constant learning rate
     train: XY
     held_out: XY
 

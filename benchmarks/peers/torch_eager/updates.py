@@ -15,7 +15,7 @@ def updates(job: Updates, form: str) -> Program:
     """Update with `torch.optim`, in one call per operation for all arrays ("foreach") or in one kernel ("fused").
 
     Raises:
-      ValueError: for a rule that PyTorch does not have.
+      ValueError: if PyTorch does not have the rule.
     """
     params, both_grads = ([torch.from_numpy(array).to(DEVICE) for array in arrays] for arrays in update_inputs(job))
     torch.set_num_threads(ALL_THREADS)

@@ -48,8 +48,8 @@ class Block(NamedTuple):
 class MemberArgs(NamedTuple):
     """Per-member arguments of a chunk, stacked along a leading axis."""
 
-    hyper: PyTree = None  # hyper-parameters for `make_run`; None for a fixed run
-    rows: Rows | None = None  # data rows to use; None for all rows
+    hyper: PyTree = None  # hyper-parameters for `make_run`; None if the run is fixed
+    rows: Rows | None = None  # data rows to use; None means all rows
     positions: Positions | None = None  # positions of the examples in the block; None if the data are on the device
     until: Array | None = None  # () int32, the step to stop at
 

@@ -57,7 +57,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
       index: index of this process, counted from 0; None if the environment provides it.
 
     Raises:
-      ValueError: for an address without a port, or an index outside 0 … processes - 1.
+      ValueError: if the address has no port, or if the index is outside 0 … processes - 1.
       RuntimeError: if the other processes do not connect within five minutes.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():

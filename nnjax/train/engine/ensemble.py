@@ -31,12 +31,12 @@ class Ensemble:
       members: number of members. A single run is an ensemble of one.
       strategy: "map" trains one member after another, bitwise like single runs; "vmap" trains them in lockstep. None
         for the strategy that suits the platform, see `platform_strategy`.
-      mesh: devices over which members or batches are spread; None for one device.
-      block: number of steps between two checks for the end of training. None for 1 on CPUs and 16 on accelerators (not
-        tuned). A check costs nothing on a CPU, but the host waits for each check on an accelerator.
+      mesh: devices over which members or batches are spread; None means one device.
+      block: number of steps between two checks for the end of training. None means 1 on CPUs and 16 on accelerators
+        (not tuned). A check costs nothing on a CPU, but the host waits for each check on an accelerator.
 
     Raises:
-      ValueError, TypeError: for an unknown strategy, members < 1, or a mesh with other axes.
+      ValueError, TypeError: if the strategy is unknown, if members < 1, or if the mesh has other axes.
     """
 
     make_run: Trainable | Callable[[PyTree], Trainable]

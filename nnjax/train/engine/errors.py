@@ -14,7 +14,7 @@ class RunMismatchError(ValueError):
         """Initialise the error.
 
         Args:
-          folder: the folder of the checkpoints; None for a `PartialRun`.
+          folder: the folder of the checkpoints; None if the run is a `PartialRun`.
           differences: the entries of the fingerprint that differ.
           reason: why the saved state cannot be loaded; None if `resume="anyway"` would continue.
         """
@@ -43,7 +43,7 @@ class InterruptedRun(KeyboardInterrupt):
     Attributes:
       step: number of steps taken; in a search, the total of all networks.
       folder: the folder with the checkpoint of these steps; None if they are not saved.
-      partial: the `train.PartialRun` to pass as `resume=`; None for a search or a run of several processes.
+      partial: the `train.PartialRun` to pass as `resume=`; None in a search, or if there are several processes.
     """
 
     def __init__(self, step: int, folder: Path | None, *, waiting: bool = False, partial: Any = None):
@@ -59,7 +59,7 @@ class InterruptedRun(KeyboardInterrupt):
         how = f"saved in {folder}; the same call with resume=True continues"
         if folder is None:
             memory = "; resume=error.partial continues, see train.InterruptedRun" if partial is not None else ""
-            how = f"not saved, because out= was not given{memory}"
+            how = f"not saved, because out= was not passed{memory}"
         where = ", while it waited for the source" if waiting else ""
         super().__init__(f"stopped after step {step}{where}, {how}")
 
@@ -73,7 +73,7 @@ class DivergedWarning(RuntimeWarning):
         Args:
           step: index of the step, counted from 0.
           loss: the loss of the step.
-          member: index of the member; None for a single run.
+          member: index of the member; None if there is only one run.
         """
         self.step, self.loss, self.member = step, loss, member
         place = "" if member is None else f" of member {member}"

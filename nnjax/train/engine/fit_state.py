@@ -31,7 +31,7 @@ class FitState(NamedTuple):
     train: TrainState
     diverged: Array  # () int32, the step with a non-finite loss, which ended the run; -1 if there is none
     stopped: Array  # () bool, True if early stopping ended the run
-    best: Best | None  # None without validation
+    best: Best | None  # None if there was no validation
 
 
 def initial_fit_state(ts: TrainState, *, validated: bool, stopped: Array) -> FitState:

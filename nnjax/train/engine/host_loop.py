@@ -171,7 +171,7 @@ def _describe_rescue(folder: Path | None, step: int, save: Callable[[], Path | N
     """Save, and return a note that says after which step an error happened and how to continue."""
     place = f"fit: this happened after step {step}"
     if folder is None:
-        return f"{place}; nothing is saved, because out= was not given"
+        return f"{place}; nothing is saved, because out= was not passed"
     failed = ""
     try:
         if saved := save():

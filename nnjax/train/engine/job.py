@@ -21,11 +21,11 @@ class Members(NamedTuple):
     """Per-member arguments of a job; every array has a leading axis (members, ...)."""
 
     keys: Key
-    hyper: PyTree  # hyper-parameters for `make_run`; None for a fixed run
-    rows: Rows | None  # rows to train on; None for all
-    held_out_rows: Rows | None  # rows to validate on; None for all
+    hyper: PyTree  # hyper-parameters for `make_run`; None if the run is fixed
+    rows: Rows | None  # rows to train on; None means all
+    held_out_rows: Rows | None  # rows to validate on; None means all
     ends: np.ndarray  # (members, epochs) int, the step after which each epoch ends
-    start: tuple[PyTree, PyTree] | None = None  # initial parameters and state of the network; None for random ones
+    start: tuple[PyTree, PyTree] | None = None  # initial parameters and state of the network; None means random ones
 
 
 class Job(NamedTuple):

@@ -51,7 +51,7 @@ def make_job(
     Args:
       ensemble: the runs, and how their members are executed.
       keys: random keys (members,), one for each member.
-      hyper: (members, ...) hyper-parameters; None for a fixed run.
+      hyper: (members, ...) hyper-parameters; None if the run is fixed.
       data: see `fit`.
       options: the options of `fit`; only `epochs`, `steps`, `resume`, `validate_every` and `patience` are used.
       folds: see `fit`.
@@ -135,7 +135,7 @@ def _epochs_and_ends(options: FitOptions, counts: np.ndarray, batch_size: int | 
 
 
 def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
-    """Return the initial parameters and state (members, ...) for `start`, or None for random ones.
+    """Return the initial parameters and state (members, ...) for `start`, or None to draw them.
 
     Raises:
       ValueError, TypeError: if structure, shapes or dtypes differ from those of the values that `run.init` returns.

@@ -33,7 +33,7 @@ class Feed(NamedTuple):
     """The examples for a chunk."""
 
     block: Block | None  # examples for the next steps; None if all data are on the device
-    limit: np.ndarray | None  # (members,) the number of steps after which the block ends; None without a block
+    limit: np.ndarray | None  # (members,) the number of steps after which the block ends; None if there is no block
 
 
 class WaitInterruptedError(Exception):
