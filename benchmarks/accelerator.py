@@ -93,10 +93,10 @@ def attention(size: int) -> Iterator[str]:
     layer = nn.with_precision(nn.multi_head_attention(8, causal=True))
     params, state = layer.init(KEY, x)
 
-    def ours(params: Any, x: jax.Array) -> jax.Array:
+    def total(params: Any, x: jax.Array) -> jax.Array:
         return jnp.square(layer.apply(params, state, x, train=True)[0]).sum()
 
-    time_of = seconds(partial(jax.jit(jax.grad(ours)), params, x))
+    time_of = seconds(partial(jax.jit(jax.grad(total)), params, x))
     yield f"multi_head_attention, {x.shape[1]} positions, with projections: {time_of * 1e3:.2f} ms"
     heads = x.reshape(*x.shape[:2], 8, 64).astype(jnp.bfloat16)
     for form in ("xla", "cudnn"):

@@ -51,8 +51,8 @@ def reproducible(cache: str | Path | None = None) -> Path:
             "reproducible: JAX has already started and has read its flags; call nnjax.reproducible() before creating "
             "arrays or listing devices"
         )
-    chosen = cache or os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    folder = Path(chosen).expanduser() if chosen else _user_folder()
+    choice = cache or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = Path(choice).expanduser() if choice else _user_folder()
     _make_private(folder)
     _remove_truncated(folder)
     flags = os.environ.get("XLA_FLAGS", "")

@@ -1,4 +1,4 @@
-"""report.html and `nnjax plot`: one page with everything, vouched for by the receipt, drawn again from the folder."""
+"""report.html and `nnjax plot`: one page with everything, its checksum in the receipt, drawn again from the folder."""
 
 import base64
 import re
@@ -106,11 +106,11 @@ def test_the_page_adapts_to_narrow_and_dark_screens(run):
     assert "color-scheme: light dark" in content
 
 
-def test_the_receipt_vouches_for_the_report(copy):
+def test_the_receipt_contains_a_checksum_of_the_report(copy):
     assert read_json(copy / "receipt.json")["files"]["report.html"] == file_digest(copy / "report.html")
     with (copy / "report.html").open("a") as file:
         file.write("<p>")
-    assert run_folder.changes(copy, run_folder.VOUCHED) == [
+    assert run_folder.changes(copy, run_folder.RECEIPT_FILES) == [
         "report.html has changed since the run: it does not match its SHA-256"
     ]
 
@@ -121,7 +121,7 @@ def test_a_run_without_a_report_is_still_a_run(copy):
     del files["report.html"]
     change_json(copy / "receipt.json", files=files)
     (copy / "report.html").unlink()
-    assert run_folder.changes(copy, run_folder.VOUCHED) == []
+    assert run_folder.changes(copy, run_folder.RECEIPT_FILES) == []
     succeed("plot", copy)
     assert read_json(copy / "receipt.json")["files"]["report.html"] == file_digest(copy / "report.html")
 
@@ -136,7 +136,7 @@ def test_plot_draws_the_same_again(run, copy):
     assert again.keys() == drawn.keys()
     assert {name for name in drawn if name.endswith("png") and again[name] != drawn[name]} == set()
     assert again["report.html"].replace(str(copy).encode(), str(run).encode()) == drawn["report.html"]
-    assert run_folder.changes(copy, run_folder.VOUCHED) == []
+    assert run_folder.changes(copy, run_folder.RECEIPT_FILES) == []
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "result.json", "metrics.csv"])
@@ -161,12 +161,12 @@ def test_plot_of_what_is_no_finished_run(folder, copy, tmp_path):
     assert_mistake(nnjax("plot", folder), ".* holds no run")
     (copy / "result.json").unlink()
     assert_mistake(nnjax("plot", copy), ".* holds an unfinished run: result.json is missing")
-    shutil.copytree(folder / "run", tmp_path / "unvouched")
-    (tmp_path / "unvouched" / "receipt.json").unlink()
-    ended = with_warnings("plot", tmp_path / "unvouched")
+    shutil.copytree(folder / "run", tmp_path / "without_receipt")
+    (tmp_path / "without_receipt" / "receipt.json").unlink()
+    ended = with_warnings("plot", tmp_path / "without_receipt")
     assert ended.code == 0
     assert "has no receipt.json, so it is not certain" in ended.err
-    assert not (tmp_path / "unvouched" / "receipt.json").exists()
+    assert not (tmp_path / "without_receipt" / "receipt.json").exists()
 
 
 @pytest.mark.parametrize("members", [None, 2])

@@ -75,8 +75,8 @@ def choose_contenders(case_name: str, variant: str, choice: Choice) -> list[Cont
         if takes_part and not peer.missing:
             forms = [form for form in peer.forms.get(case.KIND, ()) if form not in left_out]
             contenders += [Contender(peer.name, peer.file, form, form in peer.apart) for form in forms]
-    ours = [contender for contender in contenders if contender.peer == OURS and contender.form != NAIVE]
-    return [*contenders, ours[0]._replace(label=AGAIN)] if ours else contenders
+    nnjax_forms = [contender for contender in contenders if contender.peer == OURS and contender.form != NAIVE]
+    return [*contenders, nnjax_forms[0]._replace(label=AGAIN)] if nnjax_forms else contenders
 
 
 def build_rows(case: str, variant: str, measurements: Sequence[Measurement]) -> list[Row]:

@@ -29,9 +29,9 @@ def compile_times(variants: Sequence[Variant]) -> list[CompileTime]:
     """Return the times of all compiled variants, sorted by the number of units that take as long as compiling."""
     times = []
     for variant in variants:
-        ours = fastest_row(variant.rows, OURS)
-        if ours is not None and ours.case != "calibrate" and (seconds := compile_time(ours)):
-            times.append(CompileTime(variant.title, seconds, UNITS * median_time(ours), ours.unit))
+        nnjax_row = fastest_row(variant.rows, OURS)
+        if nnjax_row is not None and nnjax_row.case != "calibrate" and (seconds := compile_time(nnjax_row)):
+            times.append(CompileTime(variant.title, seconds, UNITS * median_time(nnjax_row), nnjax_row.unit))
     return sorted(times, key=lambda time: time.units)
 
 

@@ -89,12 +89,18 @@ def markdown_table(variants: Sequence[Variant], rates: Rates | None) -> str:
     header = ("", "nnjax", "limit / nnjax", "bottleneck", *GROUPS)
     text = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in variants:
-        ours = _ours(variant)
+        nnjax_row = _nnjax_row(variant)
         best = [fastest_in_group(variant.lines, peers) for peers in GROUPS.values()]
         ratios = ["" if b is None else f"{b[1].value:.2f} {form_label(b[0])}" for b in best]
-        share = "" if ours.limit is None else f"{ours.limit / median_time(ours):.2f}"
-        bottleneck = find_bottleneck(ours, rates).name if rates and (ours.flops or ours.bytes) else ""
-        cells = (variant.title, f"{format_seconds(median_time(ours))}, {ours.form}", share, bottleneck, *ratios)
+        share = "" if nnjax_row.limit is None else f"{nnjax_row.limit / median_time(nnjax_row):.2f}"
+        bottleneck = find_bottleneck(nnjax_row, rates).name if rates and (nnjax_row.flops or nnjax_row.bytes) else ""
+        cells = (
+            variant.title,
+            f"{format_seconds(median_time(nnjax_row))}, {nnjax_row.form}",
+            share,
+            bottleneck,
+            *ratios,
+        )
         text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
 
@@ -103,11 +109,11 @@ def summary_sentences(variants: Sequence[Variant]) -> list[str]:
     """Return sentences that state geometric means over the variants, and the noise."""
     ratios, limits, repeats = [], [], []
     for variant in variants:
-        ours = _ours(variant)
+        nnjax_row = _nnjax_row(variant)
         best = [fastest_in_group(variant.lines, peers) for peers in GROUPS.values()]
         if any(best):
             ratios.append(min(b[1].value for b in best if b is not None))
-            limits += [(ratios[-1], ours.limit / median_time(ours))] if ours.limit else []
+            limits += [(ratios[-1], nnjax_row.limit / median_time(nnjax_row))] if nnjax_row.limit else []
         if repeat := repeat_ratio(variant.rows):
             repeats.append(repeat)
     text = []
@@ -142,13 +148,13 @@ def _faster_peers(variants: Sequence[Variant]) -> Iterator[str]:
 def _faster_with_compilation(variant: Variant) -> Iterator[str]:
     """Yield a list item for each form whose first run, with compilation, takes less than `FASTER` of nnjax's time."""
     whole_runs = [row for row in variant.rows if row.samples and row.figures]
-    ours = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
+    nnjax_seconds = min((first_run(row) for row in whole_runs if row.peer == OURS), default=0.0)
     for row in (row for row in whole_runs if row.peer not in (OURS, AGAIN)):
-        if (seconds := first_run(row)) < FASTER * ours:
-            yield f"- {variant.title}, with compilation: {form_label(row)}, {seconds / ours:.2f}"
+        if (seconds := first_run(row)) < FASTER * nnjax_seconds:
+            yield f"- {variant.title}, with compilation: {form_label(row)}, {seconds / nnjax_seconds:.2f}"
 
 
-def _ours(variant: Variant) -> Row:
-    ours = fastest_row(variant.rows, OURS)
-    assert ours is not None
-    return ours
+def _nnjax_row(variant: Variant) -> Row:
+    nnjax_row = fastest_row(variant.rows, OURS)
+    assert nnjax_row is not None
+    return nnjax_row

@@ -96,7 +96,7 @@ def _pair_noise(record: Record, row: Row) -> float:
     """Return the spread of the A/A test for this variant, or 1 if it was not measured."""
     variant_rows = [r for r in record.rows if (r.case, r.variant) == (row.case, row.variant) and r.samples]
     again = next((r for r in variant_rows if r.peer == AGAIN), None)
-    ours = next((r for r in variant_rows if r.peer == OURS and again and r.form == again.form), None)
-    if ours is None or again is None:
+    nnjax_row = next((r for r in variant_rows if r.peer == OURS and again and r.form == again.form), None)
+    if nnjax_row is None or again is None:
         return 1.0
-    return median_ratio(ours.samples, again.samples).spread
+    return median_ratio(nnjax_row.samples, again.samples).spread

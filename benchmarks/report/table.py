@@ -67,11 +67,11 @@ def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the bottleneck of our fastest form, for each variant whose operations or bytes are counted."""
     rates = calibrated_rates(rows)
     for title in dict.fromkeys(map(title_of, rows)):
-        ours = fastest_row([row for row in rows if title_of(row) == title], OURS)
-        if rates and ours and (ours.flops or ours.bytes) and ours.case != "calibrate":
-            bottleneck = find_bottleneck(ours, rates)
+        nnjax_row = fastest_row([row for row in rows if title_of(row) == title], OURS)
+        if rates and nnjax_row and (nnjax_row.flops or nnjax_row.bytes) and nnjax_row.case != "calibrate":
+            bottleneck = find_bottleneck(nnjax_row, rates)
             parts = f"arithmetic {format_seconds(bottleneck.arithmetic)}, memory {format_seconds(bottleneck.memory)}"
-            yield f"{title}: {parts} of {format_seconds(median_time(ours))}; bottleneck: {bottleneck.name}"
+            yield f"{title}: {parts} of {format_seconds(median_time(nnjax_row))}; bottleneck: {bottleneck.name}"
 
 
 def figure_lines(rows: Sequence[Row]) -> Iterator[str]:

@@ -38,8 +38,8 @@ def lines_by_variant(rows: Sequence[Row]) -> list[Variant]:
     variants = []
     for title in dict.fromkeys(title_of(row) for row in rows):
         variant_rows = [row for row in rows if title_of(row) == title]
-        ours = fastest_row(variant_rows, OURS)
-        lines = [Line(row, _ratio_to(ours, row)) for row in variant_rows]
+        nnjax_row = fastest_row(variant_rows, OURS)
+        lines = [Line(row, _ratio_to(nnjax_row, row)) for row in variant_rows]
         variants.append(Variant(title, sorted(lines, key=lambda line: median_time(line.row))))
     return variants
 
@@ -75,8 +75,8 @@ def fastest_in_group(lines: Sequence[Line], peers: Sequence[str]) -> tuple[Row, 
 def repeat_ratio(rows: Sequence[Row]) -> float | None:
     """Return the time of nnjax's second process divided by that of its first, or None if not measured."""
     again = next((row for row in rows if row.peer == AGAIN and row.samples), None)
-    ours = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
-    return median_time(again) / median_time(ours[0]) if again and ours else None
+    nnjax_rows = [row for row in rows if again and row.peer == OURS and row.form == again.form and row.samples]
+    return median_time(again) / median_time(nnjax_rows[0]) if again and nnjax_rows else None
 
 
 def median_time(row: Row) -> float:
@@ -108,7 +108,7 @@ def format_seconds(time: float) -> str:
     raise AssertionError
 
 
-def _ratio_to(ours: Row | None, row: Row) -> Ratio | None:
-    if ours is None or len(row.samples) != len(ours.samples):
+def _ratio_to(reference: Row | None, row: Row) -> Ratio | None:
+    if reference is None or len(row.samples) != len(reference.samples):
         return None
-    return median_ratio(row.samples, ours.samples)
+    return median_ratio(row.samples, reference.samples)

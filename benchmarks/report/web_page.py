@@ -69,14 +69,16 @@ def _ratio_table(variants: Sequence[Variant], rows: Sequence[Row]) -> str:
     rates = calibrated_rates(rows)
     lines = []
     for variant in variants:
-        ours = fastest_row(variant.rows, OURS)
-        assert ours is not None
-        share = "" if ours.limit is None else f"{ours.limit / median_time(ours):.0%}"
-        counted = rates is not None and bool(ours.flops or ours.bytes)
-        bottleneck = find_bottleneck(ours, rates).name if rates and counted else ""
+        nnjax_row = fastest_row(variant.rows, OURS)
+        assert nnjax_row is not None
+        share = "" if nnjax_row.limit is None else f"{nnjax_row.limit / median_time(nnjax_row):.0%}"
+        counted = rates is not None and bool(nnjax_row.flops or nnjax_row.bytes)
+        bottleneck = find_bottleneck(nnjax_row, rates).name if rates and counted else ""
         best = [fastest_in_group(variant.lines, peers) for peers in GROUPS.values()]
         ratios = ["" if fastest is None else f"{fastest[1].value:.2f} {form_label(fastest[0])}" for fastest in best]
-        lines.append((variant.title, f"{format_seconds(median_time(ours))}, {ours.form}", share, bottleneck, *ratios))
+        lines.append(
+            (variant.title, f"{format_seconds(median_time(nnjax_row))}, {nnjax_row.form}", share, bottleneck, *ratios)
+        )
     return html.table(("", "nnjax", "of the limit", "bottleneck", *GROUPS), lines)
 
 

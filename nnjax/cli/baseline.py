@@ -51,6 +51,6 @@ def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScore
     auc = None
     if len(table.classes) == 2 and rows.all():
         auc = float(metrics.roc_auc(jnp.asarray(prediction[:, 1] - prediction[:, 0]), jnp.asarray(y)))
-    chosen = np.bincount(predicted, minlength=len(table.classes))
-    never = [name for i, name in enumerate(table.classes) if rows[i] and not chosen[i]]
+    predicted_counts = np.bincount(predicted, minlength=len(table.classes))
+    never = [name for i, name in enumerate(table.classes) if rows[i] and not predicted_counts[i]]
     return ClassScores(recall, counts, float(np.mean(list(recall.values()))), auc, never)

@@ -114,7 +114,7 @@ def with_target_scores(scores: Mapping[str, Any], table: Table, prediction: Any,
     if table.several is None:
         return converted
     by_target = target_scores(table, np.asarray(prediction), np.asarray(data.y))
-    return converted | {f"{metric}({name})": v for name, own in by_target.items() for metric, v in own.items()}
+    return converted | {f"{metric}({name})": v for name, target in by_target.items() for metric, v in target.items()}
 
 
 def target_scores(table: Table, prediction: np.ndarray, y: np.ndarray) -> dict[str, Scores]:

@@ -26,15 +26,16 @@ def average_members(history: list[Record]) -> list[dict[str, float]]:
     return [{k: finite_mean(v) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
 
 
-def split_members(history: list[Record], ended: np.ndarray) -> list[Record]:
+def split_members(history: list[Record], stopped_early: np.ndarray) -> list[Record]:
     """Return one record for each member and epoch.
 
     Args:
       history: records of an ensemble, with arrays (members,).
-      ended: (members,) bool, True for members that stopped before the last epoch; their later records are omitted.
+      stopped_early: (members,) bool, True for members that stopped before the last epoch, whose later records are
+        omitted.
     """
     rows = []
-    for member, early in enumerate(ended):
+    for member, early in enumerate(stopped_early):
         for record in history:
             row = {k: float(v[member]) if isinstance(v, np.ndarray) else v for k, v in record.items()}
             if not (early and np.isnan(row["loss"])):

@@ -115,15 +115,15 @@ def columns(*sections: str) -> str:
     return '<div class="columns">\n' + "\n".join(part for part in sections if part) + "\n</div>"
 
 
-def pictures(drawn: Iterable[tuple[str, bytes, str]]) -> str:
+def pictures(images: Iterable[tuple[str, bytes, str]]) -> str:
     """Return the HTML of figures, the wide ones last, or "" if there are none.
 
     Args:
-      drawn: the name, the PNG content and the caption of each figure.
+      images: the name, the PNG content and the caption of each figure.
     """
     figures: list[str] = []
     wide: list[str] = []
-    for name, png, caption in drawn:
+    for name, png, caption in images:
         width, height = (int.from_bytes(png[place : place + 4]) for place in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         kind, least = ("", "") if width <= WIDE else (" class=wide", f' style="min-width: {width // 2}px"')

@@ -148,8 +148,8 @@ def _recall(subject: Subject) -> str:
         return ""
     classes = prepared.dataset.table.classes
     counts = np.bincount(np.asarray(prepared.dataset.test.y), minlength=len(classes))
-    chosen = np.bincount(outcome.prediction.argmax(1), minlength=len(classes))
-    numbers = dict(zip(classes, zip(counts.tolist(), chosen.tolist(), strict=True), strict=True))
+    predicted_counts = np.bincount(outcome.prediction.argmax(1), minlength=len(classes))
+    numbers = dict(zip(classes, zip(counts.tolist(), predicted_counts.tolist(), strict=True), strict=True))
     rows = [
         [name, _number(recall[name]), f"{numbers[name][0]:,}", f"{numbers[name][1]:,}"]
         for name in sorted(recall, key=lambda name: (recall[name], -numbers[name][0]))[:MOST_CLASSES]

@@ -42,11 +42,11 @@ def permutation_importance(
     predictions = BUDGET / (len(table.columns) * weights)  # number of predictions for each column
     rows = int(np.clip(predictions / LEAST_REPEATS, LEAST_ROWS, MOST_ROWS))
     if len(x) > rows:
-        chosen = rng.permutation(len(x))[:rows]
-        x, y = x[chosen], y[chosen]
+        sample = rng.permutation(len(x))[:rows]
+        x, y = x[sample], y[sample]
     n = len(x)
     repeats = int(np.clip(predictions / n, LEAST_REPEATS, MOST_REPEATS))
-    drawn = rng.integers(0, n, (repeats, n))
+    resampled = rng.integers(0, n, (repeats, n))
     before = _quality(predict(x), y, table)
     drops, first = [], 0
     for column in table.columns:
@@ -57,8 +57,8 @@ def permutation_importance(
         for repeat in range(repeats):
             shuffled[repeat, :, features] = x[rng.permutation(n), features]
         after = _quality(predict(shuffled.reshape(-1, x.shape[1])), np.tile(y, (repeats, *[1] * (y.ndim - 1))), table)
-        lost = before[drawn] - np.take_along_axis(after.reshape(repeats, n), drawn, axis=1)
-        drops.append(lost.mean(1) / _scale(y, table))
+        drop = before[resampled] - np.take_along_axis(after.reshape(repeats, n), resampled, axis=1)
+        drops.append(drop.mean(1) / _scale(y, table))
     return Importance([column.name for column in table.columns], np.array(drops), _name(table))
 
 

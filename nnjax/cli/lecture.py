@@ -54,13 +54,13 @@ def lecture_command(
         checks.one_of("lecture", "idea", idea, tuple(IDEAS))
     path = out or Path("lecture.html" if idea is None else f"lecture-{idea}.html")
     _check_page(path, GENERATOR)
-    chosen = [other for other in IDEAS.values() if idea in (None, other.name)]
+    selection = [other for other in IDEAS.values() if idea in (None, other.name)]
     sections = {}
-    for section in run_sections(chosen):
+    for section in run_sections(selection):
         sections[section.idea.name] = section
         _print_section(section)
     parts = {part: [sections[i.name] for i in ideas if i.name in sections] for part, ideas in PARTS.items()}
-    page = make_page({part: shown for part, shown in parts.items() if shown})
+    page = make_page({part: sections_of_part for part, sections_of_part in parts.items() if sections_of_part})
     write_file(path, page.encode())
     say(f"pictures written to {escape(str(path))}; open it in a browser")
 

@@ -33,7 +33,7 @@ def run_model(path: Path) -> Model:
     """
     config, table = run_folder.load_config(path)
     left_out = _left_out(path, config)
-    run_folder.check_vouched(path, (run_folder.CONFIG, run_folder.TABLE, run_folder.RESULT, run_folder.WEIGHTS))
+    run_folder.check_files(path, (run_folder.CONFIG, run_folder.TABLE, run_folder.RESULT, run_folder.WEIGHTS))
 
     def outputs(x: np.ndarray) -> np.ndarray:
         run = make_run(config, table.task, table.outputs, n=1)
@@ -68,6 +68,6 @@ def _left_out(path: Path, config: Config) -> list[int]:
     """
     result = run_folder.load_result(path, config)
     if result["test"] is None:
-        who = "its training" if config.members is None else "the training of all its members"
-        raise ValueError(f"{path} cannot predict, because {who} diverged; train with a smaller --learning-rate")
+        subject = "its training" if config.members is None else "the training of all its members"
+        raise ValueError(f"{path} cannot predict, because {subject} diverged; train with a smaller --learning-rate")
     return result.get("left_out", [])

@@ -89,6 +89,8 @@ def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
         auc = "" if scores.auc is None else f"   AUC {scores.auc:.4f}"
         say(f"{escape(count)}: accuracy {accuracy:.4f}   balanced accuracy {scores.balanced_accuracy:.4f}{auc}")
         return
-    for name, own in target_scores(table, prediction[rows], y).items():
-        r2 = f"R² {own['r2']:.4f}   " if np.isfinite(own["r2"]) else ""  # NaN if the target is constant
-        say(escape(f"{count if table.several is None else name}: {r2}RMSE {own['rmse']:.4g}"))
+    for name, scores_of_target in target_scores(table, prediction[rows], y).items():
+        r2 = (
+            f"R² {scores_of_target['r2']:.4f}   " if np.isfinite(scores_of_target["r2"]) else ""
+        )  # NaN if the target is constant
+        say(escape(f"{count if table.several is None else name}: {r2}RMSE {scores_of_target['rmse']:.4g}"))

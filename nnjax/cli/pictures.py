@@ -41,13 +41,13 @@ def draw(path: Path, subject: Subject) -> dict[str, bytes]:
 
     For a run that diverged, only the learning curves are drawn, and only if at least one loss is finite.
     """
-    drawn = {}
+    pictures = {}
     for name, make in _pictures(subject).items():
         figure = make()
         if figure is not None:
-            drawn[name] = plot.png(figure)
-            write_file(path / f"{name}.png", drawn[name])
-    return drawn
+            pictures[name] = plot.png(figure)
+            write_file(path / f"{name}.png", pictures[name])
+    return pictures
 
 
 def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:
@@ -169,12 +169,12 @@ def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
     for i, name in enumerate(table.target_names):
         number = "" if table.several is None else f"_{i + 1}"
         column = (predicted[:, i], true[:, i], name)
-        own = None if sd is None else sd[:, i]
+        spread = None if sd is None else sd[:, i]
         if table.several is not None:  # show the score of this target, not the mean over the targets
             context = describe(replace(config, target=name), {"r2": outcome.scores[f"r2({name})"]})
         if surface:
             pictures[f"surface{number}"] = partial(_surface, subject, i, context)
-        pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=own, context=context)
+        pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=spread, context=context)
         pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
     return pictures | _importance(subject, describe(config, outcome.scores))
 

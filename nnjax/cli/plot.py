@@ -49,7 +49,7 @@ def plot_command(
         return
     config, table = run_folder.load_config(run)
     summary = run_folder.load_result(run, config)
-    run_folder.check_vouched(run, (run_folder.METRICS, run_folder.RESULT, run_folder.WEIGHTS))
+    run_folder.check_files(run, (run_folder.METRICS, run_folder.RESULT, run_folder.WEIGHTS))
     receipt = run_folder.load_receipt(run)
     prepared = prepare(config, table)
     if receipt is not None and data_digest(prepared) != receipt["data"]:
@@ -62,7 +62,7 @@ def plot_command(
     subject = Subject(prepared.config, prepared, outcome, history, summary)
     drawn = draw(run, subject)
     write_report(run, subject, drawn, "unknown" if receipt is None else receipt["weights"])
-    run_folder.vouch_for_report(run)
+    run_folder.update_report_checksum(run)
     names = [f"{name}.png" for name in drawn] + [run_folder.REPORT]
     say(f"{', '.join(names)} written to [bold]{escape(str(run))}[/]")
 

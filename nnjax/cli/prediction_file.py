@@ -42,17 +42,17 @@ def columns_of(
     result: dict[str, Any] = dict(extra)
     for name, values in columns.items():
         result[_free(f"{name}_predicted" if name in extra else name, result)] = values
-    taken = {*table.target_names, *(column.name for column in table.columns), *result}
+    names = {*table.target_names, *(column.name for column in table.columns), *result}
     for name, values in more.items():
-        free = _free(name, taken)
-        taken.add(free)
+        free = _free(name, names)
+        names.add(free)
         result[free] = values
     return result
 
 
-def _free(name: str, taken: Collection[str]) -> str:
+def _free(name: str, names: Collection[str]) -> str:
     """Append underscores to a name until it differs from all other names."""
-    while name in taken:
+    while name in names:
         name += "_"
     return name
 
@@ -71,8 +71,11 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     """
     if out.exists() and not out.is_file():
         raise FileExistsError(f"--out {out} is not a regular file; choose another name")
-    own = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
-    for path in (*filter(Path.is_file, inputs), *own):  # the training data may be a named data set instead of a file
+    protected = ({run / name for name in RESERVED} | set(run.rglob("*"))) - {run / PREDICTIONS}
+    for path in (
+        *filter(Path.is_file, inputs),
+        *protected,
+    ):  # the training data may be a named data set instead of a file
         if _same(out, path):
             raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
 

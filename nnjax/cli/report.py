@@ -124,11 +124,11 @@ def print_classes(scores: ClassScores, constant: Baseline) -> None:
     )
     unsure = [name for name, rows in scores.rows.items() if rows < LEAST_FOR_RECALL]
     names = sorted(scores.recall, key=lambda name: (scores.recall[name], -scores.rows[name]))
-    which = "recall (test rows)"
+    heading = "recall (test rows)"
     if len(names) > MOST_CLASSES:
-        which = f"lowest recall of {len(names)} classes (test rows)"
+        heading = f"lowest recall of {len(names)} classes (test rows)"
         names = ([name for name in names if name not in unsure] or names)[:MOST_CLASSES]
-    say(f"{which}: " + ", ".join(f"{escape(name)} {scores.recall[name]:.4f} ({scores.rows[name]})" for name in names))
+    say(f"{heading}: " + ", ".join(f"{escape(name)} {scores.recall[name]:.4f} ({scores.rows[name]})" for name in names))
     if never := [name for name in scores.never if name not in unsure]:
         listed = _shorten([f"{name!r} ({scores.rows[name]} rows)" for name in never])
         say(
@@ -158,10 +158,10 @@ def _shorten(words: Sequence[str]) -> str:
 
 def print_divergence(path: Path, result: Result) -> None:
     """Print that the training diverged, so there is no network to test."""
-    who = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
+    subject = "the run" if result.diverged.ndim == 0 else f"all {len(result.diverged)} members"
     step = f" in step {result.diverged}" if result.diverged.ndim == 0 and result.diverged >= 0 else ""
     say(
-        f"[bold red]{who} diverged[/]{step}: there is no network to test; nnjax replay {escape(quote(path))} "
+        f"[bold red]{subject} diverged[/]{step}: there is no network to test; nnjax replay {escape(quote(path))} "
         "finds the cause"
     )
 

@@ -32,7 +32,7 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file that a sweep writes
 SEARCH, TRIALS = "search.json", "search.csv"  # the first file that a search writes, and its table; the last is RECEIPT
-VOUCHED = (
+RECEIPT_FILES = (
     TABLE,
     WEIGHTS,
     METRICS,
@@ -82,7 +82,7 @@ class ReceiptFile(TypedDict):
     test: Scores | None
     bits_depend_on: dict[str, str]
     resumed_anyway: bool
-    files: dict[str, str]  # SHA-256 of each file in VOUCHED
+    files: dict[str, str]  # SHA-256 of each file in RECEIPT_FILES
     sha256: str  # SHA-256 of all other entries
 
 
@@ -285,13 +285,13 @@ def load_result(path: Path, config: Config) -> ResultFile:
 
 
 def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
-    """Write the receipt, the last file of a run, with checksums of the settings, the files in VOUCHED and itself."""
+    """Write the receipt, the last file of a run, with checksums of the settings, of RECEIPT_FILES and of itself."""
     settings = settings_digest(read_json(path / CONFIG))
-    content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in VOUCHED}}
+    content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in RECEIPT_FILES}}
     write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
 
 
-def vouch_for_report(path: Path) -> None:
+def update_report_checksum(path: Path) -> None:
     """Update only the checksum of REPORT in the receipt, after the report was written again.
 
     Do nothing if the run has no receipt.
@@ -315,8 +315,8 @@ def load_receipt(path: Path) -> ReceiptFile | None:
         receipt: ReceiptFile = check_kind("content", read_json(path / RECEIPT), ReceiptFile)
         if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
             raise ValueError("its content does not match its SHA-256")
-        if receipt["files"].keys() | {REPORT} != set(VOUCHED):  # older runs have no checksum of the report
-            raise ValueError(f"expected the checksums of {', '.join(VOUCHED)}, got {', '.join(receipt['files'])}")
+        if receipt["files"].keys() | {REPORT} != set(RECEIPT_FILES):  # older runs have no checksum of the report
+            raise ValueError(f"expected the checksums of {', '.join(RECEIPT_FILES)}, got {', '.join(receipt['files'])}")
     except (ValueError, OSError) as error:
         raise ValueError(f"{path / RECEIPT} is damaged: {error}") from error
     return receipt
@@ -325,8 +325,8 @@ def load_receipt(path: Path) -> ReceiptFile | None:
 def changes(path: Path, names: Iterable[str]) -> list[str]:
     """Describe each of the named files that is missing or does not match its checksums in CONFIG and the receipt."""
     config, receipt = read_json(path / CONFIG), load_receipt(path)
-    own = config["sha256"]
-    expected = {CONFIG: {own.get("settings")}, TABLE: {own.get(TABLE)}}
+    recorded = config["sha256"]
+    expected = {CONFIG: {recorded.get("settings")}, TABLE: {recorded.get(TABLE)}}
     if receipt is not None:
         for name, checksum in {**receipt["files"], CONFIG: receipt["settings"]}.items():
             expected.setdefault(name, set()).add(checksum)
@@ -341,7 +341,7 @@ def changes(path: Path, names: Iterable[str]) -> list[str]:
     return problems
 
 
-def check_vouched(path: Path, names: Sequence[str]) -> None:
+def check_files(path: Path, names: Sequence[str]) -> None:
     """Check that none of the named files has changed since the run finished.
 
     Raises:

@@ -299,8 +299,8 @@ def _edges(table: list[Record], request: Request) -> Iterator[str]:
     for name in request.swept:
         tried, best = [row[name] for row in table], table[0][name]
         if best in (min(tried), max(tried)) and min(tried) < max(tried) and best != 0:  # settings cannot be negative
-            which = "largest" if best == max(tried) else "smallest"
-            yield f"the best {name.replace('_', ' ')}, {best:.4g}, is the {which} that was tried; extend its range"
+            extreme = "largest" if best == max(tried) else "smallest"
+            yield f"the best {name.replace('_', ' ')}, {best:.4g}, is the {extreme} that was tried; extend its range"
 
 
 def _best_command(config: Config, table: list[Record], request: Request) -> str:

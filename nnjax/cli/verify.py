@@ -62,7 +62,7 @@ def verify_command(
     check_settings(config)
     mesh = start_devices(config.members, config.group)
     weights, damage = run_folder.read_weights(run / run_folder.WEIGHTS)
-    names = (run_folder.CONFIG, *run_folder.VOUCHED)
+    names = (run_folder.CONFIG, *run_folder.RECEIPT_FILES)
     problems = run_folder.changes(run, names if damage is None else [n for n in names if n != run_folder.WEIGHTS])
     if damage is not None:
         problems.append(damage)

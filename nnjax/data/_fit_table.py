@@ -150,10 +150,10 @@ def fit_table(
         regression is text, or if its scale does not fit into float32.
     """
     names = [targets] if isinstance(targets, str) else list(targets)
-    written = columns or {}
-    if problems := find_problems(frame, names, written, missing, lines):
+    file_columns = columns or {}
+    if problems := find_problems(frame, names, file_columns, missing, lines):
         raise TableError(problems)
-    fitted = [_fit_column(frame, name, written.get(name), missing) for name in frame if name not in names]
+    fitted = [_fit_column(frame, name, file_columns.get(name), missing) for name in frame if name not in names]
     if not fitted:
         raise ValueError(f"the target {','.join(names)!r} is the only column; at least one more is needed")
     encoded, gaps = encode(frame, fitted, lines)
@@ -165,10 +165,10 @@ def fit_table(
     mean, std = _moments(encoded)
     table = Table(task, ",".join(names), [], fitted, mean=mean.tolist(), std=std.tolist(), missing=missing)
     table = table._replace(na=list(na) or None, fill=None if fill is None else fill.tolist())
-    if names[0] in written:
-        table = table._replace(target_decimal=written[names[0]].decimal)
+    if names[0] in file_columns:
+        table = table._replace(target_decimal=file_columns[names[0]].decimal)
     if task == "classification":
-        return _with_classes(table, column_values(frame, names[0]), written.get(names[0]))
+        return _with_classes(table, column_values(frame, names[0]), file_columns.get(names[0]))
     table = table._replace(target_kind="number")
     scales = [Target(name, *_target_moments(name, column_numbers(frame, name, lines)[training])) for name in names]
     if len(scales) > 1:
@@ -176,10 +176,10 @@ def fit_table(
     return table._replace(target_mean=scales[0].mean, target_std=scales[0].std)
 
 
-def _fit_column(frame: Frame, name: str, written: Column | None, missing: Missing) -> Column:
+def _fit_column(frame: Frame, name: str, file_column: Column | None, missing: Missing) -> Column:
     """Return a column with its categories or its date format."""
     values = column_values(frame, name)
-    column = written or Column(str(name), _kind(values))
+    column = file_column or Column(str(name), _kind(values))
     if column.kind == "date" and not column.date:
         whole = values.astype("datetime64[D]") == values
         column = column._replace(date=DAY if (whole | np.isnat(values)).all() else SECOND)
@@ -214,8 +214,8 @@ def _median(present: np.ma.MaskedArray[Any, Any]) -> np.ndarray:
     return np.array([np.median(column.compressed()) if column.count() else 0.0 for column in present.T])
 
 
-def _with_classes(table: Table, values: np.ndarray, written: Column | None) -> Table:
-    kind = written.kind if written is not None and written.kind != "date" else _kind(values)
+def _with_classes(table: Table, values: np.ndarray, file_column: Column | None) -> Table:
+    kind = file_column.kind if file_column is not None and file_column.kind != "date" else _kind(values)
     labels = values if is_numeric(values) else as_texts(values)
     distinct: list[Any] = sorted(set(labels.tolist()))  # sorts numbers by value, not as text
     if len(distinct) < 2:

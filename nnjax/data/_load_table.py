@@ -198,9 +198,9 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
     rare = [column.name for column in table.columns if column.rare]
     if rare:
         yield f"strings whose most frequent values are categories, with one category for all others: {list_names(rare)}"
-    own = [column.name for column in table.columns if "" in (column.categories or ()) and not column.rare]
-    if own:
-        yield f"missing strings are a category: {list_names(own)}"
+    extra = [column.name for column in table.columns if "" in (column.categories or ()) and not column.rare]
+    if extra:
+        yield f"missing strings are a category: {list_names(extra)}"
     gaps = [] if table.fill is None else table.gaps(frame)
     filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in gaps if not gap.unknown]
     if filled:

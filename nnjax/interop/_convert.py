@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from nnjax.interop._parts import Leaves, Part, inputs_reordered, parts_of, tree_paths
+from nnjax.interop._parts import Leaves, Part, parts_of, reorder_inputs, tree_paths
 from nnjax.nn import as_layer
 from nnjax.types import LayerLike, Params, PyTree, State
 
@@ -60,7 +60,7 @@ def import_weights(
             else jnp.full(struct.shape, convention.defaults[name], struct.dtype)
             for name, struct in expected.items()
         }
-        for name, leaf in inputs_reordered(part, convention.to_ours(leaves), channels_first=False).items():
+        for name, leaf in reorder_inputs(part, convention.to_ours(leaves), channels_first=False).items():
             path, copy = part.sources[name]
             copies[path][copy] = leaf.astype(shapes[path].dtype)
     values = [
@@ -86,7 +86,7 @@ def export_weights(
     result = {}
     for part, convention, expected, paths in _pairs(library, parts, like, names or {}):
         leaves = {name: jnp.asarray(ours[path])[copy] for name, (path, copy) in part.sources.items()}
-        for name, leaf in convention.to_theirs(inputs_reordered(part, leaves, channels_first=True)).items():
+        for name, leaf in convention.to_theirs(reorder_inputs(part, leaves, channels_first=True)).items():
             if name in paths:
                 result[paths[name]] = leaf.reshape(like[paths[name]].shape)
             elif not bool((leaf == convention.defaults[name]).all()):
@@ -253,7 +253,7 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     forms = []
     for convention in library.conventions(part.kind, part.arguments):
         try:
-            expected = _shapes_there(convention, part.shapes)
+            expected = _library_shapes(convention, part.shapes)
             back = jax.eval_shape(convention.to_ours, expected)
         except KeyError:  # a layer of the same name, but with different arrays
             continue
@@ -267,7 +267,7 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     return forms
 
 
-def _shapes_there(convention: Convention, ours: Leaves) -> Leaves:
+def _library_shapes(convention: Convention, ours: Leaves) -> Leaves:
     """Return the shapes and dtypes of the other library's arrays, in the order of the convention."""
     names: list[str] = []
 

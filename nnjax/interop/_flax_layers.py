@@ -107,7 +107,9 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Layer:
             for i, leaf in enumerate(jax.tree.leaves(structures[1]))
         ]
         leaves = jax.tree.leaves(params), rngs, jax.tree.leaves(state)
-        states = [jax.tree.unflatten(jax.tree.structure(s), own) for s, own in zip(structures, leaves, strict=True)]
+        states = [
+            jax.tree.unflatten(jax.tree.structure(s), arrays) for s, arrays in zip(structures, leaves, strict=True)
+        ]
         module = nnx.merge(definition, *states)
         module.train() if train else module.eval()
         y = module(x)

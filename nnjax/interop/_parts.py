@@ -67,11 +67,11 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
     shapes = tree_paths(params, state)
     names: dict[Path, str] = {(): net.name, **{row.path: row.name for row in nn.summary(net, x).rows}}
     inner = {path[:i] for path in names for i in range(len(path))}
-    owners = {path: own for path in names if path not in inner and (own := _own_leaves(shapes, path))}
+    owners = {path: leaves for path in names if path not in inner and (leaves := _own_leaves(shapes, path))}
     images = _images(where, net, x, names, set(owners)) if channels_first else {}
     order = {path: i for i, path in enumerate(names)}
     parts: list[tuple[list[int], Part]] = []
-    for path, own in owners.items():
+    for path, leaves in owners.items():
         repeats = [(i, n) for i in range(len(path) + 1) for n in kind_of(names[path[:i]])[2]]
         for copy in product(*(range(n) for _, n in repeats)):
             steps, position = [], []
@@ -85,10 +85,10 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
                 steps += map(str, numbers)
                 position += numbers
             kind, arguments, _ = kind_of(names[path])
-            sources = {leaf: (whole, copy) for leaf, whole in own.items()}
+            sources = {leaf: (whole, copy) for leaf, whole in leaves.items()}
             own_shapes = {
                 leaf: jax.ShapeDtypeStruct(shapes[whole].shape[len(copy) :], shapes[whole].dtype)
-                for leaf, whole in own.items()
+                for leaf, whole in leaves.items()
             }
             part = Part("/".join(steps), kind, arguments, sources, own_shapes, images.get(path, ()))
             parts.append((position, part))
@@ -101,7 +101,7 @@ def parts_of(where: str, net: LayerLike, x: PyTree, *, channels_first: bool) -> 
     return shapes, [part for _, part in sorted(parts, key=lambda pair: pair[0])]
 
 
-def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Leaves:
+def reorder_inputs(part: Part, leaves: Leaves, *, channels_first: bool) -> Leaves:
     """Reorder the inputs of a layer that follows a flattened image, for the other library or back.
 
     Args:
@@ -114,10 +114,10 @@ def inputs_reordered(part: Part, leaves: Leaves, *, channels_first: bool) -> Lea
     order = np.moveaxis(np.arange(math.prod(part.image)).reshape(part.image), -1, 0).ravel()
     order = order if channels_first else np.argsort(order)
 
-    def reordered(name: str, leaf: Array) -> Array:
+    def reorder(name: str, leaf: Array) -> Array:
         return leaf if name.rpartition("/")[2] in NOT_INPUTS or len(leaf) != len(order) else leaf[order]
 
-    return {name: reordered(name, leaf) for name, leaf in leaves.items()}
+    return {name: reorder(name, leaf) for name, leaf in leaves.items()}
 
 
 def _own_leaves(shapes: Leaves, path: Path) -> dict[str, str]:

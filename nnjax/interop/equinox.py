@@ -105,8 +105,8 @@ def export_weights(
         return new
     module_state = _copy(module_state)
     for start, layer in _stateful_layers(module):
-        own = {name: values[start + name] for name in _statistics(layer, module_state) if start + name in values}
-        module_state = _with_statistics(layer, module_state, own) if own else module_state
+        statistics = {name: values[start + name] for name in _statistics(layer, module_state) if start + name in values}
+        module_state = _with_statistics(layer, module_state, statistics) if statistics else module_state
     return new, module_state
 
 

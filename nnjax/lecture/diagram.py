@@ -31,18 +31,18 @@ def draw_network(
       names: names of the layers, written below them.
       absent: the indices of the neurons to cross out in each layer; empty means none.
     """
-    gone = absent or [()] * len(values)
+    crosses = absent or [()] * len(values)
     places = [
         [(i * APART, (len(v) - 1) / 2 - j) for j in range(len(v))]
         for i, v in enumerate(values)
     ]
     for i, w in enumerate(weights):
         for (a, b), weight in np.ndenumerate(w):
-            if a not in gone[i] and b not in gone[i + 1]:
+            if a not in crosses[i] and b not in crosses[i + 1]:
                 (x0, y0), (x1, y1) = places[i][a], places[i + 1][b]
                 width, colour = 0.3 + 1.7 * abs(weight) / abs(w).max(), signs(weight)
                 axes.plot([x0, x1], [y0, y1], color=colour, linewidth=width, alpha=0.55)
-    for layer, numbers, crossed in zip(places, values, gone, strict=True):
+    for layer, numbers, crossed in zip(places, values, crosses, strict=True):
         for j, (place, value) in enumerate(zip(layer, numbers, strict=True)):
             axes.scatter(*place, 210, "none", edgecolors=GREY, linewidths=0.8, zorder=3)
             if j in crossed:

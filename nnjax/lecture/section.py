@@ -41,24 +41,24 @@ def run_sections(ideas: Sequence[Idea]) -> Iterator[Section]:
     try:
         runs = [pool.submit(idea.run) for idea in ideas]
         for i, (idea, run) in enumerate(zip(ideas, runs, strict=True)):
-            numbers, drawn = run.result()
-            yield make_section(idea, numbers, drawn, ideas[:i])
+            numbers, results = run.result()
+            yield make_section(idea, numbers, results, ideas[:i])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def make_section(
-    idea: Idea, numbers: dict[str, Any], drawn: Any, before: Sequence[Idea] = ()
+    idea: Idea, numbers: dict[str, Any], results: Any, before: Sequence[Idea] = ()
 ) -> Section:
     """Return the section of an idea, with its code, numbers and pictures.
 
     Args:
       idea: the idea.
       numbers: the numbers that its run returned.
-      drawn: the values that its run returned for `draw`.
+      results: the values that its run returned for `draw`.
       before: the ideas that are shown earlier on the page.
     """
-    figures = draw_idea(idea, drawn)
+    figures = draw_idea(idea, results)
     with drawing(idea.name):  # saving a figure also depends on matplotlib's settings
         pictures = [
             (float(figure.get_figwidth()), svg(figure, f"{idea.name}-{i}"))
@@ -68,10 +68,10 @@ def make_section(
     return Section(idea, *code_of(idea, before), formatted, pictures)
 
 
-def draw_idea(idea: Idea, drawn: Any) -> list[Figure]:
+def draw_idea(idea: Idea, results: Any) -> list[Figure]:
     """Draw an idea from the values that its run returned, and return the figures."""
     with drawing(idea.name):
-        return [panel.get_figure() for panel in idea.draw(*_to_numpy(drawn))]
+        return [panel.get_figure() for panel in idea.draw(*_to_numpy(results))]
 
 
 def _to_numpy(value: Any) -> Any:

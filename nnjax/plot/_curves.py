@@ -65,7 +65,7 @@ def curves(
         panels[0].axvline(float(np.ravel(best_epoch)[0]), color=HELD_OUT, linestyle=":", linewidth=1.2)
     if score:
         values = _draw(panels[1], history, score, "validation", HELD_OUT, members)
-        _mark_kept(panels[1], history, score, best_epoch, members)
+        _mark_best(panels[1], history, score, best_epoch, members)
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
             share_axis(panels[1], values)
@@ -120,7 +120,7 @@ def _draw(
     return y[np.isfinite(y)]
 
 
-def _mark_kept(axes: Axes, history: Sequence[Mapping[str, Any]], score: str, best_epoch: Any, members: int) -> None:
+def _mark_best(axes: Axes, history: Sequence[Mapping[str, Any]], score: str, best_epoch: Any, members: int) -> None:
     """Mark the score of the network that was kept, which without early stopping is the last one."""
     x, y = _matrix(history, score, members)
     epochs = np.full(members, x[-1]) if best_epoch is None else np.broadcast_to(np.ravel(best_epoch), (members,))

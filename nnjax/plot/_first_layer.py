@@ -37,11 +37,11 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], *, context: str = "
         raise ValueError(f"first_layer: weights must be (pixels, units) for images {shape}, got {weights.shape}")
     units = weights.shape[1]
     rows = np.sort(np.argsort(-np.linalg.norm(weights, axis=0), kind="stable")[:MOST_UNITS])
-    which = f"the {len(rows)} largest of {units}" if units > MOST_UNITS else f"all {units}"
+    selection = f"the {len(rows)} largest of {units}" if units > MOST_UNITS else f"all {units}"
     columns = min(8, len(rows))
     picture, _, _ = mosaic(weights.T[rows].reshape(len(rows), *shape), columns, gap=max(1, shape[0] // 10))
     aspect = picture.shape[0] / picture.shape[1]
-    figure = new_figure((WIDTH - 0.9) * aspect + 0.1, f"First-layer weights: {which} units", context)
+    figure = new_figure((WIDTH - 0.9) * aspect + 0.1, f"First-layer weights: {selection} units", context)
     axes = figure.subplots()
     top = float(np.quantile(np.abs(weights[:, rows]), 0.995)) or 1.0
     image = axes.imshow(picture, cmap="RdBu_r", vmin=-top, vmax=top)

@@ -58,11 +58,11 @@ def mistakes(
     probabilities = _probabilities(logits)
     wrong = np.flatnonzero(probabilities.argmax(1) != np.asarray(labels))
     rows = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:MOST_MISTAKES]
-    which = f"All {len(wrong)}" if len(wrong) <= MOST_MISTAKES else f"The {len(rows)} most confident of {len(wrong)}"
-    headline = f"{which} wrong predictions among {len(probabilities)} test images"
+    subject = f"All {len(wrong)}" if len(wrong) <= MOST_MISTAKES else f"The {len(rows)} most confident of {len(wrong)}"
+    headline = f"{subject} wrong predictions among {len(probabilities)} test images"
     if len(wrong) < 2:
-        which = "The only wrong prediction" if len(wrong) else "No wrong predictions"
-        headline = f"{which} among {len(probabilities)} test images"
+        subject = "The only wrong prediction" if len(wrong) else "No wrong predictions"
+        headline = f"{subject} among {len(probabilities)} test images"
     return _captioned(headline, images, logits, labels, classes, rows, context)
 
 

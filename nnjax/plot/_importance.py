@@ -39,8 +39,8 @@ def importance(names: Sequence[str], drops: np.ndarray, score: str = "accuracy",
     middle = drops.mean(1)
     order = np.argsort(-middle, kind="stable")[:MOST_COLUMNS][::-1]
     low, high = np.quantile(drops[order], [0.025, 0.975], axis=1)
-    which = "" if len(names) <= MOST_COLUMNS else f" (the first {MOST_COLUMNS} of {len(names)} columns)"
-    figure = new_figure(0.7 + 0.24 * len(order), f"Permutation importance{which}", context)
+    selection = "" if len(names) <= MOST_COLUMNS else f" (the first {MOST_COLUMNS} of {len(names)} columns)"
+    figure = new_figure(0.7 + 0.24 * len(order), f"Permutation importance{selection}", context)
     axes = figure.subplots()
     place = np.arange(len(order))
     axes.barh(place, middle[order], color=TRAIN, alpha=0.55, height=0.7)

@@ -66,10 +66,10 @@ def regions(
     x, labels = x[:MOST_ROWS], labels[:MOST_ROWS]
     right = np.asarray(probabilities(x)).argmax(1) == labels
     for i, name in enumerate(classes):
-        color, own = QUALITATIVE[i], labels == i
+        color, in_class = QUALITATIVE[i], labels == i
         look: dict[str, Any] = {"color": color, "markeredgecolor": "white", "markeredgewidth": 0.5, "linestyle": "none"}
-        axes.plot(*x[own & right].T, "o", markersize=4.5, label=shorten(name, 24), **look)
-        axes.plot(*x[own & ~right].T, "X", markersize=7, **look)
+        axes.plot(*x[in_class & right].T, "o", markersize=4.5, label=shorten(name, 24), **look)
+        axes.plot(*x[in_class & ~right].T, "X", markersize=7, **look)
     if not right.all():
         axes.plot([], [], "X", color="#666666", markersize=6, label="misclassified", linestyle="none")
     axes.set(xlabel=shorten(names[0], 40), ylabel=shorten(names[1], 40), xlim=extent[:2], ylim=extent[2:])

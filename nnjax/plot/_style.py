@@ -126,7 +126,7 @@ def legend(axes: Axes, *, columns: int = 1) -> None:
         )  # fmt: skip
 
 
-def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
+def share_axis(axes: Axes, values: np.ndarray, dimension: str = "y") -> None:
     """Limit an axis of shares to the range of the finite values plus a margin, clipped to [0, 1]."""
     finite = np.asarray(values, float)[np.isfinite(values)]
     if not finite.size:
@@ -134,7 +134,7 @@ def share_axis(axes: Axes, values: np.ndarray, which: str = "y") -> None:
     low, high = float(finite.min()), float(finite.max())
     margin = max(0.06 * (high - low), 0.005)
     limits = max(0.0, low - margin), min(1.0, high + margin)
-    (axes.set_ylim if which == "y" else axes.set_xlim)(*limits)
+    (axes.set_ylim if dimension == "y" else axes.set_xlim)(*limits)
 
 
 def wilson_interval(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -65,22 +65,22 @@ def sweep(
     return figure
 
 
-def _scale(axes: Axes, values: np.ndarray, log: bool, which: str) -> None:
+def _scale(axes: Axes, values: np.ndarray, log: bool, dimension: str) -> None:
     """Make an axis logarithmic if `log`.
 
     Ticks are at the values if there are 2 to 6, and at five of them on a logarithmic axis of less than two decades,
     which may contain no power of ten.
     """
-    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis = axes.xaxis if dimension == "x" else axes.yaxis
     distinct = np.unique(values)
     if log:
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        (axes.set_xscale if dimension == "x" else axes.set_yscale)("log")
     if 1 < len(distinct) <= 6:
         axis.set_ticks(distinct.tolist(), labels=[f"{v:.3g}" for v in distinct])
         axis.set_ticks([], minor=True)
     elif log and distinct.max() < 100 * distinct.min():
-        chosen = distinct[np.unique(np.linspace(0, len(distinct) - 1, 5).round().astype(int))]
-        axis.set_ticks(chosen.tolist(), labels=[f"{v:.2g}" for v in chosen])
+        ticks = distinct[np.unique(np.linspace(0, len(distinct) - 1, 5).round().astype(int))]
+        axis.set_ticks(ticks.tolist(), labels=[f"{v:.2g}" for v in ticks])
         axis.set_ticks([], minor=True)
 
 

@@ -131,12 +131,12 @@ def is_wide(values: np.ndarray) -> bool:
     return bool(values.min() > 0 and values.max() > 3 * values.min())
 
 
-def log_axis(axes: Axes, values: np.ndarray, which: str) -> None:
+def log_axis(axes: Axes, values: np.ndarray, dimension: str) -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2, 5, 10, … or at powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if dimension == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if dimension == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=log_steps(values)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

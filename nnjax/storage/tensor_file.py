@@ -124,7 +124,7 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
         has_checksums = bool(notes.keys() & {"checksum", "sha256"})
         checksum, version = (notes["checksum"].encode(), notes["version"]) if has_checksums else (b"", "")
         entries = sorted((_parse_entry(name, entry) for name, entry in header.items()), key=lambda entry: entry[3:])
-        own = {name: json.loads(notes.get(name, "{}")) for name in NOTES} if has_checksums else {}
+        extras = {name: json.loads(notes.get(name, "{}")) for name in NOTES} if has_checksums else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{foreign}: invalid header, {error!r}") from error
     if has_checksums and hashlib.sha256(text.replace(checksum, NO_CHECKSUM, 1)).hexdigest().encode() != checksum:
@@ -132,9 +132,9 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
     if has_checksums and version != str(VERSION):
         raise ValueError(f"{path} has format version {version}, expected {VERSION}; update nnjax")
     try:
-        own = {name: check_kind(name, value, NOTES[name]) for name, value in own.items()}
+        extras = {name: check_kind(name, value, NOTES[name]) for name, value in extras.items()}
         for name, stored_dtype, shape, _, _ in entries:
-            _check_dtype(name, own.get("dtypes", {}).get(name), stored_dtype, shape)
+            _check_dtype(name, extras.get("dtypes", {}).get(name), stored_dtype, shape)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{foreign}: invalid header, {error}") from error
     position = 0
@@ -149,12 +149,12 @@ def read_header(file: io.BufferedReader, path: Path) -> Header:
     leaves = {name: (dtype, shape) for name, dtype, shape, _, _ in entries}
     return Header(
         leaves,
-        sha256=own.get("sha256"),
-        dtypes=own.get("dtypes", {}),
-        empty=own.get("empty"),
-        sequences=own.get("sequences", {}),
+        sha256=extras.get("sha256"),
+        dtypes=extras.get("dtypes", {}),
+        empty=extras.get("empty"),
+        sequences=extras.get("sequences", {}),
         format=notes.get("format", ""),
-        metadata=own.get("metadata", {}),
+        metadata=extras.get("metadata", {}),
     )
 
 

@@ -277,10 +277,10 @@ def _states(job: Job, fs: FitState, until: int, stride: int) -> Iterator[tuple[F
 def make_replay(job: Job, fs: FitState, i: int) -> Replay:
     """Return the replay of the step that member i takes from a state."""
     ts, run = index_tree(fs.train, i), job.ensemble.run(index_tree(job.members.hyper, i))
-    own = job.members.rows
-    size = n_rows(job.data) if own is None else int(own.sizes[i])
+    member_rows = job.members.rows
+    size = n_rows(job.data) if member_rows is None else int(member_rows.sizes[i])
     rows = np.arange(size) if run.batch_size is None else np.asarray(batch_rows(run, ts.key, ts.step, size, 1)[0])
-    rows = rows if own is None else np.asarray(own.table[i])[rows]
+    rows = rows if member_rows is None else np.asarray(member_rows.table[i])[rows]
     batch = take_rows(job.data, rows)
     origin = first_nonfinite(partial(take_step, run), ts, batch, names=("state", "batch"))
     member = job.first + i if job.numbered else None

@@ -189,9 +189,9 @@ class Run:
             without_data = "in a run without data, where x is (); give net an init that reads no x, as in "
             without_data += "net._replace(init=lambda key, x: net.init(key, jnp.ones((1, 4))))"
             with checks.shapes_only(), nullcontext() if jax.tree.leaves(batch.x) else checks.located(without_data):
-                drawn = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
-            params = drawn[0] if params is None else _match_drawn("params", params, drawn[0])
-            state = drawn[1] if state is None else _match_drawn("state", state, drawn[1])
+                initial = net.init(jax.random.fold_in(key, INIT_STREAM), batch.x)
+            params = initial[0] if params is None else _match_initial("params", params, initial[0])
+            state = initial[1] if state is None else _match_initial("state", state, initial[1])
             place = f"in the loss of {net.name}" if self.objective is None else f"in the objective of {net.name}"
             with checks.located(place):
                 jax.eval_shape(partial(evaluate_objective, self._objective, train=False), params, state, batch, key=key)
@@ -429,10 +429,10 @@ def _scores(metric: Metric, prediction: PyTree, data: Data) -> Log:
     return {part: jnp.asarray(value) for part, value in scores.items()}
 
 
-def _match_drawn(name: str, tree: PyTree, drawn: PyTree) -> PyTree:
-    """Check that initial values have the structure, shapes and dtypes of `drawn`, and return them as JAX arrays."""
-    checks.same_structure("Run.init", name, tree, drawn)
-    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(drawn), strict=True):
+def _match_initial(name: str, tree: PyTree, initial: PyTree) -> PyTree:
+    """Check that initial values have the structure, shapes and dtypes of `initial`, and return them as JAX arrays."""
+    checks.same_structure("Run.init", name, tree, initial)
+    for (path, leaf), like in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(initial), strict=True):
         if jnp.shape(leaf) != like.shape or jnp.result_type(leaf) != like.dtype:
             raise ValueError(
                 f"Run.init: {name}/{checks.path_name(path)} must be {like.shape} {like.dtype}, got {jnp.shape(leaf)} "

@@ -119,9 +119,9 @@ def validate(
         member: tuple[FitState, MemberArgs], shared: tuple[Data, Array]
     ) -> tuple[FitState, Log, Status]:
         (fs, args), (data, patience) = member, shared
-        own = data if args.rows is None else select_rows(data, args.rows)
+        examples = data if args.rows is None else select_rows(data, args.rows)
         run = ensemble.run(args.hyper)
-        log = check_scores(run.evaluate(fs.train, own))
+        log = check_scores(run.evaluate(fs.train, examples))
         fs = record_validation(fs, log["loss"], patience, evaluation_params(run, fs.train))
         return fs, log, _status(fs)
 

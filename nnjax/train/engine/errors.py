@@ -56,12 +56,12 @@ class InterruptedRun(KeyboardInterrupt):
           partial: the run up to this step, see `PartialRun`.
         """
         self.step, self.folder, self.partial = step, folder, partial
-        how = f"saved in {folder}; the same call with resume=True continues"
+        outcome = f"saved in {folder}; the same call with resume=True continues"
         if folder is None:
             memory = "; resume=error.partial continues, see train.InterruptedRun" if partial is not None else ""
-            how = f"not saved, because out= was not passed{memory}"
+            outcome = f"not saved, because out= was not passed{memory}"
         where = ", while it waited for the source" if waiting else ""
-        super().__init__(f"stopped after step {step}{where}, {how}")
+        super().__init__(f"stopped after step {step}{where}, {outcome}")
 
 
 class DivergedWarning(RuntimeWarning):

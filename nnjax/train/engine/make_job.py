@@ -147,9 +147,11 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     run = job.ensemble.run(hyper)
     if "params" not in getattr(signature(run.init), "parameters", {}):
         raise TypeError(f"fit: start= needs a run whose init takes params= and state=; {type(run).__name__} does not")
-    drawn = jax.eval_shape(lambda: run.init(key, sample(job.data)))
-    whole = {"params", "state"} <= set(getattr(start, "_fields", ()))  # a TrainState, Best, SavedRun or TrialNetwork
-    values = {"params": start.params if whole else start, "state": start.state if whole else None}
+    initial = jax.eval_shape(lambda: run.init(key, sample(job.data)))
+    has_state = {"params", "state"} <= set(
+        getattr(start, "_fields", ())
+    )  # a TrainState, Best, SavedRun or TrialNetwork
+    values = {"params": start.params if has_state else start, "state": start.state if has_state else None}
 
     def per_member(name: str, tree: PyTree, like: PyTree) -> PyTree:
         checks.same_structure("fit", f"start: {name}", tree, like)
@@ -166,8 +168,8 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
 
         return jax.tree_util.tree_map_with_path(match_leaf, tree, like)
 
-    params = per_member("params", values["params"], drawn.params)
-    return params, None if values["state"] is None else per_member("state", values["state"], drawn.state)
+    params = per_member("params", values["params"], initial.params)
+    return params, None if values["state"] is None else per_member("state", values["state"], initial.state)
 
 
 def epoch_ends(epochs: float, n: int, batch_size: int) -> list[int]:
