@@ -20,10 +20,10 @@ Names: TypeAlias = Mapping[str, str | None]
 
 
 class Convention(NamedTuple):
-    """Conversions between the arrays of a layer in nnjax and in another library, both as dictionaries by name."""
+    """Conversions of a layer between nnjax (native) and another library (foreign), on dictionaries of arrays by name."""
 
-    to_theirs: Conversion
-    to_ours: Conversion
+    to_library: Conversion
+    from_library: Conversion
     defaults: Mapping[str, float] = {}  # optional arrays of the other library, with the values that have no effect
 
 
@@ -48,19 +48,19 @@ class Pair(NamedTuple):
 
 
 def import_weights(
-    library: Library, net: LayerLike, x: PyTree, theirs: Leaves, names: Names | None
+    library: Library, net: LayerLike, x: PyTree, weights: Leaves, names: Names | None
 ) -> tuple[Params, State]:
     """Convert the weights of another library to the parameters and state of a network."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
     copies: dict[str, dict[tuple[int, ...], jax.Array]] = {path: {} for path in shapes}
-    for part, convention, expected, paths in _pairs(library, parts, theirs, names or {}):
+    for part, convention, expected, paths in _pairs(library, parts, weights, names or {}):
         leaves = {
-            name: jnp.asarray(theirs[paths[name]]).astype(struct.dtype).reshape(struct.shape)
+            name: jnp.asarray(weights[paths[name]]).astype(struct.dtype).reshape(struct.shape)
             if name in paths
             else jnp.full(struct.shape, convention.defaults[name], struct.dtype)
             for name, struct in expected.items()
         }
-        for name, leaf in reorder_inputs(part, convention.to_ours(leaves), channels_first=False).items():
+        for name, leaf in reorder_inputs(part, convention.from_library(leaves), channels_first=False).items():
             path, copy = part.sources[name]
             copies[path][copy] = leaf.astype(shapes[path].dtype)
     values = [
@@ -77,16 +77,16 @@ def export_weights(
 ) -> Leaves:
     """Return the weights of a network in the form of another library: new values, by path, for arrays of `like`."""
     shapes, parts = parts_of(library.where, net, x, channels_first=library.channels_first)
-    ours = tree_paths(*trees)
-    for path in sorted(ours.keys() | shapes.keys()):
-        got = jnp.shape(ours[path]) if path in ours else "nothing"
+    arrays = tree_paths(*trees)
+    for path in sorted(arrays.keys() | shapes.keys()):
+        got = jnp.shape(arrays[path]) if path in arrays else "nothing"
         shape = shapes[path].shape if path in shapes else "nothing"
         if got != shape:
             raise ValueError(f"{library.where}: got {got} at {path}, but init of the network returns {shape} there")
     result = {}
     for part, convention, expected, paths in _pairs(library, parts, like, names or {}):
-        leaves = {name: jnp.asarray(ours[path])[copy] for name, (path, copy) in part.sources.items()}
-        for name, leaf in convention.to_theirs(reorder_inputs(part, leaves, channels_first=True)).items():
+        leaves = {name: jnp.asarray(arrays[path])[copy] for name, (path, copy) in part.sources.items()}
+        for name, leaf in convention.to_library(reorder_inputs(part, leaves, channels_first=True)).items():
             if name in paths:
                 result[paths[name]] = leaf.reshape(like[paths[name]].shape)
             elif not bool((leaf == convention.defaults[name]).all()):
@@ -97,7 +97,7 @@ def export_weights(
     return result
 
 
-def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, float] = {}) -> Convention:
+def leaf_conversions(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, float] = {}) -> Convention:
     """Return a convention that converts each array of a layer separately, and skips arrays that do not exist.
 
     Args:
@@ -105,13 +105,13 @@ def renamed(leaves: Mapping[str, tuple[str, Any, Any]], defaults: Mapping[str, f
       defaults: see `Convention`.
     """
 
-    def to_theirs(ours: Leaves) -> Leaves:
-        return {theirs: to(ours[name]) for name, (theirs, to, _) in leaves.items() if name in ours}
+    def to_library(native: Leaves) -> Leaves:
+        return {other: to(native[name]) for name, (other, to, _) in leaves.items() if name in native}
 
-    def to_ours(theirs: Leaves) -> Leaves:
-        return {name: back(theirs[other]) for name, (other, _, back) in leaves.items() if other in theirs}
+    def from_library(foreign: Leaves) -> Leaves:
+        return {name: back(foreign[other]) for name, (other, _, back) in leaves.items() if other in foreign}
 
-    return Convention(to_theirs, to_ours, defaults)
+    return Convention(to_library, from_library, defaults)
 
 
 def same(leaf: Any) -> Any:
@@ -173,13 +173,13 @@ def _stem(name: str) -> str:
 # Pairs ---------------------------------------------------------------------------------------------------------------
 
 
-def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> list[Pair]:
+def _pairs(library: Library, parts: Sequence[Part], weights: Leaves, names: Names) -> list[Pair]:
     """Pair each layer with the weights that `names` assigns to it, or else with the first unused weights that fit."""
     parts = [piece for part in parts for piece in _pieces(part, names)]
-    _check_names(library, parts, theirs, names)
-    free = dict(theirs)
+    _check_names(library, parts, weights, names)
+    free = dict(weights)
     named_parts = [part for part in parts if part.path in names]
-    pairs = [_named_pair(library, part, theirs, names[part.path]) for part in named_parts]
+    pairs = [_named_pair(library, part, weights, names[part.path]) for part in named_parts]
     for named_pair in pairs:
         for path in named_pair.paths.values():
             if path not in free:
@@ -187,10 +187,10 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                     f"{library.where}: names assigns {path} to two layers; the second is {named_pair.part}"
                 )
             del free[path]
-    others = [(part, _forms(library, part)) for part in parts if part.path not in names]
+    remaining = [(part, _forms(library, part)) for part in parts if part.path not in names]
     # Layers with many arrays come first, because some of their arrays may look like a smaller layer
-    others.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
-    for part, forms in others:
+    remaining.sort(key=lambda item: max(_size(library, expected) for _, expected in item[1]), reverse=True)
+    for part, forms in remaining:
         candidates = (pair for form in forms for pair in _candidates(library, part, *form, free))
         pair = next(candidates, None)
         if pair is None:
@@ -202,7 +202,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
                 f"{library.where}: {part} needs {_list(expected)}, but there are no such weights; "
                 f"unused weights are {_list(free)}; pair them by names={{{part.path!r}: …}}{without}"
             )
-        _check_order(library, pair, candidates, theirs)
+        _check_order(library, pair, candidates, weights)
         pairs.append(pair)
         for path in pair.paths.values():
             del free[path]
@@ -211,7 +211,7 @@ def _pairs(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names
             f"{library.where}: no layer takes {_list(free)}; leave them out, or pair them with layers by names=…"
         )
     for pair in pairs:
-        _check_shapes(library, pair, theirs)
+        _check_shapes(library, pair, weights)
     return pairs
 
 
@@ -222,24 +222,24 @@ def _pieces(part: Part, names: Names) -> list[Part]:
     if not names.keys() & set(paths.values()):
         return [part]
 
-    def own(piece: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
+    def select(piece: str, leaves: Mapping[str, Any]) -> dict[str, Any]:
         start = f"{piece}/"
         return {name.removeprefix(start): leaf for name, leaf in leaves.items() if name.startswith(start)}
 
     return [
-        Part(path, "dense", "", own(piece, part.sources), own(piece, part.shapes), part.image)
+        Part(path, "dense", "", select(piece, part.sources), select(piece, part.shapes), part.image)
         for piece, path in paths.items()
     ]
 
 
-def _check_names(library: Library, parts: Sequence[Part], theirs: Leaves, names: Names) -> None:
+def _check_names(library: Library, parts: Sequence[Part], weights: Leaves, names: Names) -> None:
     paths = [part.path for part in parts]
-    modules = sorted({other.rpartition(library.separator)[0] for other in theirs})
+    modules = sorted({other.rpartition(library.separator)[0] for other in weights})
     for path, name in names.items():
         if path not in paths:
             near = difflib.get_close_matches(path, paths, n=5, cutoff=0.0)
             raise ValueError(f"{library.where}: no layer has the path {path!r} in names; the nearest are {near}")
-        if name is not None and name not in theirs and not any(p.startswith(_start(library, name)) for p in theirs):
+        if name is not None and name not in weights and not any(p.startswith(_start(library, name)) for p in weights):
             near = difflib.get_close_matches(name, modules, n=5, cutoff=0.0)
             raise ValueError(f"{library.where}: no weights start with {name!r} in names; the nearest are {near}")
 
@@ -254,7 +254,7 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     for convention in library.conventions(part.kind, part.arguments):
         try:
             expected = _library_shapes(convention, part.shapes)
-            back = jax.eval_shape(convention.to_ours, expected)
+            back = jax.eval_shape(convention.from_library, expected)
         except KeyError:  # a layer of the same name, but with different arrays
             continue
         if {name: leaf.shape for name, leaf in back.items()} == {n: leaf.shape for n, leaf in part.shapes.items()}:
@@ -267,16 +267,16 @@ def _forms(library: Library, part: Part) -> list[tuple[Convention, Leaves]]:
     return forms
 
 
-def _library_shapes(convention: Convention, ours: Leaves) -> Leaves:
+def _library_shapes(convention: Convention, native: Leaves) -> Leaves:
     """Return the shapes and dtypes of the other library's arrays, in the order of the convention."""
     names: list[str] = []
 
-    def values(ours: Leaves) -> list[Any]:
-        theirs = convention.to_theirs(ours)
-        names.extend(theirs)
-        return list(theirs.values())
+    def values(native: Leaves) -> list[Any]:
+        foreign = convention.to_library(native)
+        names.extend(foreign)
+        return list(foreign.values())
 
-    return dict(zip(names, jax.eval_shape(values, ours), strict=True))
+    return dict(zip(names, jax.eval_shape(values, native), strict=True))
 
 
 def _size(library: Library, expected: Leaves) -> tuple[int, int]:
@@ -284,15 +284,15 @@ def _size(library: Library, expected: Leaves) -> tuple[int, int]:
     return len(expected), max(name.count(library.separator) for name in expected)
 
 
-def _named_pair(library: Library, part: Part, theirs: Leaves, name: str | None) -> Pair:
+def _named_pair(library: Library, part: Part, weights: Leaves, name: str | None) -> Pair:
     """Pair a layer with the weights that `names` assigns to it."""
-    if name in theirs and len(part.shapes) == 1:  # `name` is the path of one array, not of a module
-        ((ours, shape),) = part.shapes.items()
-        return Pair(part, renamed({ours: (ours, same, same)}), {ours: shape}, {ours: name})
+    if name in weights and len(part.shapes) == 1:  # `name` is the path of one array, not of a module
+        ((array, shape),) = part.shapes.items()
+        return Pair(part, leaf_conversions({array: (array, same, same)}), {array: shape}, {array: name})
 
     def paths_in(expected: Leaves) -> dict[str, str]:
         paths = {} if name is None else {leaf: _start(library, name) + leaf for leaf in expected}
-        return {leaf: path for leaf, path in paths.items() if path in theirs}
+        return {leaf: path for leaf, path in paths.items() if path in weights}
 
     forms = [(convention, expected, paths_in(expected)) for convention, expected in _forms(library, part)]
     convention, expected, paths = max(forms, key=lambda form: len(form[2]))
@@ -325,12 +325,12 @@ def _candidates(library: Library, part: Part, convention: Convention, expected: 
             yield Pair(part, convention, expected, paths)
 
 
-def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: Leaves) -> None:
+def _check_order(library: Library, pair: Pair, others: Iterable[Pair], weights: Leaves) -> None:
     """Check that the order of the pair's weights and other weights of the same shapes is known."""
     for other in others:
         path, similar = next(iter(pair.paths.values())), next(iter(other.paths.values()))
         same_shapes = all(
-            name in pair.paths and theirs[pair.paths[name]].shape == theirs[path].shape
+            name in pair.paths and weights[pair.paths[name]].shape == weights[path].shape
             for name, path in other.paths.items()
         )
         if same_shapes and not library.ordered(path, similar):
@@ -340,9 +340,9 @@ def _check_order(library: Library, pair: Pair, others: Iterable[Pair], theirs: L
             )
 
 
-def _check_shapes(library: Library, pair: Pair, theirs: Leaves) -> None:
+def _check_shapes(library: Library, pair: Pair, weights: Leaves) -> None:
     for name, path in pair.paths.items():
-        got, shape = tuple(theirs[path].shape), pair.expected[name].shape
+        got, shape = tuple(weights[path].shape), pair.expected[name].shape
         if got not in (shape, (1, *shape)):  # a single array may have a batch axis
             raise ValueError(f"{library.where}: {path} has shape {got}, but {pair.part} needs {shape}")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax.interop._convert import Convention, renamed, same
+from nnjax.interop._convert import Convention, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 
 _DENSE = {"w": ("kernel", same, same), "b": ("bias", same, same)}
@@ -18,26 +18,26 @@ def _reverse_kernel(w: Array) -> Array:
 
 
 def _attention(heads: int) -> Convention:
-    def to_theirs(ours: Leaves) -> Leaves:
-        theirs = {}
-        for name, leaf in ours.items():
+    def to_library(native: Leaves) -> Leaves:
+        foreign = {}
+        for name, leaf in native.items():
             part, kind = name.split("/")
             split = leaf.reshape(*leaf.shape[:-1], heads, -1) if part != "out" else leaf
             split = leaf.reshape(heads, -1, leaf.shape[-1]) if name == "out/w" else split
-            theirs[f"{part}/{'kernel' if kind == 'w' else 'bias'}"] = split
-        return theirs
+            foreign[f"{part}/{'kernel' if kind == 'w' else 'bias'}"] = split
+        return foreign
 
-    def to_ours(theirs: Leaves) -> Leaves:
-        ours = {}
-        for name, leaf in theirs.items():
+    def from_library(foreign: Leaves) -> Leaves:
+        native = {}
+        for name, leaf in foreign.items():
             part, kind = name.split("/")
             rows = leaf.shape[:1] if part != "out" else (-1,)
-            ours[f"{part}/{'w' if kind == 'kernel' else 'b'}"] = (
+            native[f"{part}/{'w' if kind == 'kernel' else 'b'}"] = (
                 leaf.reshape(*rows, leaf.shape[-1] if part == "out" else -1) if kind == "kernel" else leaf.ravel()
             )
-        return ours
+        return native
 
-    return Convention(to_theirs, to_ours)
+    return Convention(to_library, from_library)
 
 
 def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convention:
@@ -50,22 +50,22 @@ def _gates(inputs: Sequence[str], states: Sequence[str], biased: str) -> Convent
     """
     with_bias = inputs if biased == "inputs" else states
 
-    def to_theirs(ours: Leaves) -> Leaves:
-        theirs: Leaves = {}
+    def to_library(native: Leaves) -> Leaves:
+        foreign: Leaves = {}
         for leaf, names, end in (("w_x", inputs, "kernel"), ("w_h", states, "kernel"), ("b", with_bias, "bias")):
-            blocks = jnp.split(ours[leaf], len(names), -1)
-            theirs |= {f"{name}/{end}": block for name, block in zip(names, blocks, strict=True)}
-        return theirs | ({f"{states[-1]}/bias": ours["b_h"]} if "b_h" in ours else {})
+            blocks = jnp.split(native[leaf], len(names), -1)
+            foreign |= {f"{name}/{end}": block for name, block in zip(names, blocks, strict=True)}
+        return foreign | ({f"{states[-1]}/bias": native["b_h"]} if "b_h" in native else {})
 
-    def to_ours(theirs: Leaves) -> Leaves:
+    def from_library(foreign: Leaves) -> Leaves:
         def joined(names: Sequence[str], end: str) -> Array:
-            return jnp.concatenate([theirs[f"{name}/{end}"] for name in names], -1)
+            return jnp.concatenate([foreign[f"{name}/{end}"] for name in names], -1)
 
-        ours = {"w_x": joined(inputs, "kernel"), "w_h": joined(states, "kernel"), "b": joined(with_bias, "bias")}
+        native = {"w_x": joined(inputs, "kernel"), "w_h": joined(states, "kernel"), "b": joined(with_bias, "bias")}
         second = f"{states[-1]}/bias"
-        return ours | ({"b_h": theirs[second]} if biased == "inputs" and second in theirs else {})
+        return native | ({"b_h": foreign[second]} if biased == "inputs" and second in foreign else {})
 
-    return Convention(to_theirs, to_ours)
+    return Convention(to_library, from_library)
 
 
 def _joint(bias: str) -> Convention:
@@ -73,7 +73,7 @@ def _joint(bias: str) -> Convention:
 
     `bias` names the affine map that has the bias: "dense_i" or "dense_h".
     """
-    return renamed(
+    return leaf_conversions(
         {
             "w_x": ("dense_i/kernel", same, same),
             "w_h": ("dense_h/kernel", same, same),
@@ -86,41 +86,44 @@ def _joint(bias: str) -> Convention:
 
 def _spectral(kernel: str, b: str, stats: str) -> Convention:
     """Return the convention of `spectral_norm`. Flax stores u before the power iteration, nnjax after it."""
-    leaves = renamed({"w": (kernel, same, same), "b": (b, same, same)})
+    leaves = leaf_conversions({"w": (kernel, same, same), "b": (b, same, same)})
 
-    def to_theirs(ours: Leaves) -> Leaves:
-        w = ours["w"].reshape(-1, ours["w"].shape[-1])
-        return leaves.to_theirs(ours) | {f"{stats}/u": ours["u"][None], f"{stats}/sigma": ours["v"] @ w @ ours["u"]}
+    def to_library(native: Leaves) -> Leaves:
+        w = native["w"].reshape(-1, native["w"].shape[-1])
+        return leaves.to_library(native) | {
+            f"{stats}/u": native["u"][None],
+            f"{stats}/sigma": native["v"] @ w @ native["u"],
+        }
 
-    def to_ours(theirs: Leaves) -> Leaves:
-        ours = leaves.to_ours(theirs)
-        w = ours["w"].reshape(-1, ours["w"].shape[-1])
-        v = w @ theirs[f"{stats}/u"][0]
+    def from_library(foreign: Leaves) -> Leaves:
+        native = leaves.from_library(foreign)
+        w = native["w"].reshape(-1, native["w"].shape[-1])
+        v = w @ foreign[f"{stats}/u"][0]
         v = v / jnp.linalg.norm(v)
         u = v @ w
-        return ours | {"u": u / jnp.linalg.norm(u), "v": v}
+        return native | {"u": u / jnp.linalg.norm(u), "v": v}
 
-    return Convention(to_theirs, to_ours)
+    return Convention(to_library, from_library)
 
 
 _TABLE: dict[str, Sequence[Convention]] = {
-    "dense": [renamed(_DENSE)],
-    "maxout": [renamed(_DENSE)],
-    "conv": [renamed(_DENSE)],
-    "conv_transpose": [renamed(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
-    "embedding": [renamed({"w": ("embedding", same, same)})],
-    "learned_positions": [renamed({"w": ("embedding", same, same)})],
-    "layer_norm": [renamed(_NORM, _NO_EFFECT)],
-    "group_norm": [renamed(_NORM, _NO_EFFECT)],
-    "instance_norm": [renamed(_NORM, _NO_EFFECT)],
-    "rms_norm": [renamed({"scale": ("scale", same, same)}, _NO_EFFECT)],
-    "batch_norm": [renamed({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT)],
+    "dense": [leaf_conversions(_DENSE)],
+    "maxout": [leaf_conversions(_DENSE)],
+    "conv": [leaf_conversions(_DENSE)],
+    "conv_transpose": [leaf_conversions(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
+    "embedding": [leaf_conversions({"w": ("embedding", same, same)})],
+    "learned_positions": [leaf_conversions({"w": ("embedding", same, same)})],
+    "layer_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
+    "group_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
+    "instance_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
+    "rms_norm": [leaf_conversions({"scale": ("scale", same, same)}, _NO_EFFECT)],
+    "batch_norm": [leaf_conversions({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT)],
 }
 LINEN = _TABLE | {
     "rnn": [_gates(["i"], ["h"], "inputs")],
     "lstm": [_gates(["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
     "gru": [_gates(["ir", "iz", "in"], ["hr", "hz", "hn"], "inputs")],
-    "weight_norm": [renamed(_DENSE | {"g": ("kernel/scale", same, same)})],
+    "weight_norm": [leaf_conversions(_DENSE | {"g": ("kernel/scale", same, same)})],
     "spectral_norm": [_spectral("kernel", "bias", "kernel")],
 }
 NNX = _TABLE | {
@@ -128,7 +131,7 @@ NNX = _TABLE | {
     "lstm": [_joint("dense_h"), _gates(["ii", "if_", "ig", "io"], ["hi", "hf", "hg", "ho"], "states")],
     "gru": [_joint("dense_i")],
     "weight_norm": [
-        renamed(
+        leaf_conversions(
             {
                 "w": ("layer_instance/kernel", same, same),
                 "b": ("layer_instance/bias", same, same),

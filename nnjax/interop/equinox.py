@@ -13,10 +13,10 @@
 | `lstm`, `gru` | `LSTMCell`, `GRUCell` | Equinox has (outputs, inputs) |
 | `weight_norm`, `spectral_norm` | `WeightNorm`, `SpectralNorm` | as the layer inside |
 
-Equinox's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)
-for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so the division
-by 1 - momentum^counter in mode "batch" has no effect.
+Equinox's `momentum` of BatchNorm is nnjax's `decay`. Its running variance is biased, nnjax's is unbiased. The variance
+is copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n -
+1) for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so the
+division by 1 - momentum^counter in mode "batch" has no effect.
 """
 
 import inspect
@@ -29,7 +29,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, renamed, same
+from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -287,48 +287,48 @@ _RECURRENT = {
 
 def _spectral(inner: str) -> Convention:
     """Return the convention of `spectral_norm`. Inputs in v are reordered, because Equinox puts channels first."""
-    leaves = renamed({**_affine(inner, "layer/"), "u": ("u", same, same)})
+    leaves = leaf_conversions({**_affine(inner, "layer/"), "u": ("u", same, same)})
 
-    def to_theirs(ours: Leaves) -> Leaves:
-        v = jnp.moveaxis(ours["v"].reshape(ours["w"].shape[:-1]), -1, 0).ravel()
-        return leaves.to_theirs(ours) | {"v": v}
+    def to_library(native: Leaves) -> Leaves:
+        v = jnp.moveaxis(native["v"].reshape(native["w"].shape[:-1]), -1, 0).ravel()
+        return leaves.to_library(native) | {"v": v}
 
-    def to_ours(theirs: Leaves) -> Leaves:
-        ours = leaves.to_ours(theirs)
-        *kernel, inputs, _ = ours["w"].shape
-        return ours | {"v": jnp.moveaxis(theirs["v"].reshape(inputs, *kernel), 0, -1).ravel()}
+    def from_library(foreign: Leaves) -> Leaves:
+        native = leaves.from_library(foreign)
+        *kernel, inputs, _ = native["w"].shape
+        return native | {"v": jnp.moveaxis(foreign["v"].reshape(inputs, *kernel), 0, -1).ravel()}
 
-    return Convention(to_theirs, to_ours)
+    return Convention(to_library, from_library)
 
 
 _TABLE = {
-    "dense": renamed(_affine("dense")),
-    "maxout": renamed(_affine("dense")),
-    "conv": renamed(_affine("conv")),
-    "conv_transpose": renamed(_affine("conv_transpose")),
-    "embedding": renamed({"w": ("weight", same, same)}),
-    "learned_positions": renamed({"w": ("weight", same, same)}),
-    "layer_norm": renamed(_NORM, _NO_EFFECT),
-    "group_norm": renamed(_NORM, _NO_EFFECT),
-    "instance_norm": renamed(_NORM, _NO_EFFECT),
-    "rms_norm": renamed({"scale": ("weight", same, same)}, _NO_EFFECT),
-    "batch_norm": renamed({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT),
-    "multi_head_attention": renamed(
+    "dense": leaf_conversions(_affine("dense")),
+    "maxout": leaf_conversions(_affine("dense")),
+    "conv": leaf_conversions(_affine("conv")),
+    "conv_transpose": leaf_conversions(_affine("conv_transpose")),
+    "embedding": leaf_conversions({"w": ("weight", same, same)}),
+    "learned_positions": leaf_conversions({"w": ("weight", same, same)}),
+    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "rms_norm": leaf_conversions({"scale": ("weight", same, same)}, _NO_EFFECT),
+    "batch_norm": leaf_conversions({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT),
+    "multi_head_attention": leaf_conversions(
         {
             f"{part}/{leaf}": names
             for part, other in _ATTENTION.items()
             for leaf, names in _affine("dense", f"{other}/").items()
         }
     ),
-    "lstm": renamed(_RECURRENT, {"bias": 0.0}),
-    "gru": renamed(_RECURRENT, {"bias": 0.0, "bias_n": 0.0}),
+    "lstm": leaf_conversions(_RECURRENT, {"bias": 0.0}),
+    "gru": leaf_conversions(_RECURRENT, {"bias": 0.0, "bias_n": 0.0}),
 }
 
 
 def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     inner, _, _ = kind_of(arguments)
     if kind == "weight_norm" and inner in ("dense", "conv"):
-        return [renamed({**_affine(inner, "layer/"), "g": ("g", same, same)})]
+        return [leaf_conversions({**_affine(inner, "layer/"), "g": ("g", same, same)})]
     if kind == "spectral_norm" and inner in ("dense", "conv"):
         return [_spectral(inner)]
     return [_TABLE[kind]] if kind in _TABLE else []

@@ -14,9 +14,9 @@
 | `gru` | `GRUCell` | `GRUCell` | one matrix per gate in linen; no second bias in nnx |
 | `weight_norm`, `spectral_norm` | of the same name | of the same name | |
 
-Flax's `momentum` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is copied
-unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1) for n
-values in a batch, and after an export by the inverse.
+Flax's `momentum` of BatchNorm is nnjax's `decay`. Its running variance is biased, nnjax's is unbiased. The variance is
+copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)
+for n values in a batch, and after an export by the inverse.
 
 Flax also runs the power iteration of `SpectralNorm` in evaluation mode. Weights are imported after this iteration, so
 predictions are equal. Exported weights give equal predictions once the iteration has converged.

@@ -12,12 +12,12 @@
 | `rnn` with `activation=jax.nn.relu` | `VanillaRNN` | Haiku has two biases, which are added |
 | `lstm` | `LSTM` | Haiku has one matrix, gates in the order i, g, f, o, and adds 1 to the bias of f |
 
-Haiku's `GRU` multiplies by the reset gate before the product with w_h, ours after it. Its weights cannot be converted,
-but `from_transformed` turns it into a layer.
+Haiku's `GRU` multiplies by the reset gate before the product with w_h, nnjax's `gru` after it. Its weights cannot be
+converted, but `from_transformed` turns it into a layer.
 
-Haiku's `decay_rate` of BatchNorm is our `decay`. Its running variance is biased, ours is unbiased. The variance is
-copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n - 1)
-for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so Haiku's
+Haiku's `decay_rate` of BatchNorm is nnjax's `decay`. Its running variance is biased, nnjax's is unbiased. The variance
+is copied unchanged, so predictions are equal. Further training after an import changes it by a factor of about n / (n -
+1) for n values in a batch, and after an export by the inverse. Exported statistics have a counter of 10⁶, so Haiku's
 division by 1 - decay^counter has no effect.
 """
 
@@ -30,7 +30,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, renamed, same
+from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
 
@@ -182,30 +182,35 @@ def _transpose_conv(w: Array) -> Array:
 
 
 def _attention_names() -> dict[str, Any]:
-    theirs = {"query": "query", "key": "key", "value": "value", "out": "linear"}
-    return {f"{part}/{leaf}": (f"{other}/{leaf}", same, same) for part, other in theirs.items() for leaf in "wb"}
+    foreign = {"query": "query", "key": "key", "value": "value", "out": "linear"}
+    return {f"{part}/{leaf}": (f"{other}/{leaf}", same, same) for part, other in foreign.items() for leaf in "wb"}
 
 
 def _batch_norm() -> Convention:
-    names = renamed(
+    names = leaf_conversions(
         {**_NORM, "mean": ("~/mean_ema/average", same, same), "var": ("~/var_ema/average", same, same)}, _NO_EFFECT
     )
 
-    def to_theirs(ours: Leaves) -> Leaves:
-        hidden = {"~/mean_ema/hidden": ours["mean"], "~/var_ema/hidden": ours["var"]}
+    def to_library(native: Leaves) -> Leaves:
+        hidden = {"~/mean_ema/hidden": native["mean"], "~/var_ema/hidden": native["var"]}
         counters = {f"~/{name}_ema/counter": jnp.full((), 10**6, jnp.int32) for name in ("mean", "var")}
-        return names.to_theirs(ours) | hidden | counters
+        return names.to_library(native) | hidden | counters
 
-    return Convention(to_theirs, names.to_ours, _NO_EFFECT)
-
-
-def _rnn_to_theirs(ours: Leaves) -> Leaves:
-    return {"linear/w": ours["w_x"], "linear/b": ours["b"], "linear_1/w": ours["w_h"], "linear_1/b": 0 * ours["b"]}
+    return Convention(to_library, names.from_library, _NO_EFFECT)
 
 
-def _rnn_to_ours(theirs: Leaves) -> Leaves:
-    b = theirs["linear/b"] + theirs["linear_1/b"]
-    return {"w_x": theirs["linear/w"], "w_h": theirs["linear_1/w"], "b": b}
+def _rnn_to_haiku(native: Leaves) -> Leaves:
+    return {
+        "linear/w": native["w_x"],
+        "linear/b": native["b"],
+        "linear_1/w": native["w_h"],
+        "linear_1/b": 0 * native["b"],
+    }
+
+
+def _rnn_from_haiku(foreign: Leaves) -> Leaves:
+    b = foreign["linear/b"] + foreign["linear_1/b"]
+    return {"w_x": foreign["linear/w"], "w_h": foreign["linear_1/w"], "b": b}
 
 
 def _swap_gates(leaf: Array) -> Array:
@@ -213,15 +218,15 @@ def _swap_gates(leaf: Array) -> Array:
     return jnp.concatenate([i, g, f, o], -1)
 
 
-def _lstm_to_theirs(ours: Leaves) -> Leaves:
-    features = ours["w_h"].shape[0]
-    b = ours["b"].at[features : 2 * features].add(-1)
-    w = jnp.concatenate([ours["w_x"], ours["w_h"]])
+def _lstm_to_haiku(native: Leaves) -> Leaves:
+    features = native["w_h"].shape[0]
+    b = native["b"].at[features : 2 * features].add(-1)
+    w = jnp.concatenate([native["w_x"], native["w_h"]])
     return {"linear/w": _swap_gates(w), "linear/b": _swap_gates(b)}
 
 
-def _lstm_to_ours(theirs: Leaves) -> Leaves:
-    w, b = _swap_gates(theirs["linear/w"]), _swap_gates(theirs["linear/b"])
+def _lstm_from_haiku(foreign: Leaves) -> Leaves:
+    w, b = _swap_gates(foreign["linear/w"]), _swap_gates(foreign["linear/b"])
     features = w.shape[1] // 4
     return {"w_x": w[:-features], "w_h": w[-features:], "b": b.at[features : 2 * features].add(1)}
 
@@ -230,20 +235,20 @@ _AFFINE = {"w": ("w", same, same), "b": ("b", same, same)}
 _NORM = {"scale": ("scale", same, same), "bias": ("offset", same, same)}
 _NO_EFFECT = {"scale": 1.0, "offset": 0.0}
 _TABLE = {
-    "dense": renamed(_AFFINE),
-    "maxout": renamed(_AFFINE),
-    "conv": renamed(_AFFINE),
-    "conv_transpose": renamed(_AFFINE | {"w": ("w", _transpose_conv, _transpose_conv)}),
-    "embedding": renamed({"w": ("embeddings", same, same)}),
-    "learned_positions": renamed({"w": ("embeddings", same, same)}),
-    "layer_norm": renamed(_NORM, _NO_EFFECT),
-    "group_norm": renamed(_NORM, _NO_EFFECT),
-    "instance_norm": renamed(_NORM, _NO_EFFECT),
-    "rms_norm": renamed({"scale": ("scale", same, same)}, _NO_EFFECT),
+    "dense": leaf_conversions(_AFFINE),
+    "maxout": leaf_conversions(_AFFINE),
+    "conv": leaf_conversions(_AFFINE),
+    "conv_transpose": leaf_conversions(_AFFINE | {"w": ("w", _transpose_conv, _transpose_conv)}),
+    "embedding": leaf_conversions({"w": ("embeddings", same, same)}),
+    "learned_positions": leaf_conversions({"w": ("embeddings", same, same)}),
+    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "rms_norm": leaf_conversions({"scale": ("scale", same, same)}, _NO_EFFECT),
     "batch_norm": _batch_norm(),
-    "multi_head_attention": renamed(_attention_names()),
-    "rnn": Convention(_rnn_to_theirs, _rnn_to_ours, {"linear_1/b": 0.0}),
-    "lstm": Convention(_lstm_to_theirs, _lstm_to_ours),
+    "multi_head_attention": leaf_conversions(_attention_names()),
+    "rnn": Convention(_rnn_to_haiku, _rnn_from_haiku, {"linear_1/b": 0.0}),
+    "lstm": Convention(_lstm_to_haiku, _lstm_from_haiku),
 }
 
 

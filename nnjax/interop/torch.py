@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array
 
 from nnjax.interop import _convert
-from nnjax.interop._convert import Convention, Library, Names, renamed, same
+from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 from nnjax.types import LayerLike, Params, PyTree, State
 
@@ -159,64 +159,64 @@ _NO_EFFECT = {"weight": 1.0, "bias": 0.0}
 
 
 def _affine(kind: str) -> Convention:
-    return renamed({"w": ("weight", *_WEIGHTS[kind]), **_BIAS})
+    return leaf_conversions({"w": ("weight", *_WEIGHTS[kind]), **_BIAS})
 
 
-def _gated_to_theirs(ours: Leaves) -> Leaves:
-    theirs = {"weight": jnp.concatenate([ours["value/w"].T, ours["gate/w"].T])}
-    return theirs | ({"bias": jnp.concatenate([ours["value/b"], ours["gate/b"]])} if "gate/b" in ours else {})
+def _gated_to_torch(native: Leaves) -> Leaves:
+    foreign = {"weight": jnp.concatenate([native["value/w"].T, native["gate/w"].T])}
+    return foreign | ({"bias": jnp.concatenate([native["value/b"], native["gate/b"]])} if "gate/b" in native else {})
 
 
-def _gated_to_ours(theirs: Leaves) -> Leaves:
-    value, gate = jnp.split(theirs["weight"], 2)
-    ours = {"value/w": value.T, "gate/w": gate.T}
-    if "bias" in theirs:
-        ours["value/b"], ours["gate/b"] = jnp.split(theirs["bias"], 2)
-    return ours
+def _gated_from_torch(foreign: Leaves) -> Leaves:
+    value, gate = jnp.split(foreign["weight"], 2)
+    native = {"value/w": value.T, "gate/w": gate.T}
+    if "bias" in foreign:
+        native["value/b"], native["gate/b"] = jnp.split(foreign["bias"], 2)
+    return native
 
 
 _PARTS = ("query", "key", "value")
 
 
-def _attention_to_theirs(ours: Leaves) -> Leaves:
-    theirs = {
-        "in_proj_weight": jnp.concatenate([ours[f"{part}/w"].T for part in _PARTS]),
-        "out_proj.weight": ours["out/w"].T,
+def _attention_to_torch(native: Leaves) -> Leaves:
+    foreign = {
+        "in_proj_weight": jnp.concatenate([native[f"{part}/w"].T for part in _PARTS]),
+        "out_proj.weight": native["out/w"].T,
     }
-    if "out/b" in ours:
-        theirs["in_proj_bias"] = jnp.concatenate([ours[f"{part}/b"] for part in _PARTS])
-        theirs["out_proj.bias"] = ours["out/b"]
-    return theirs
+    if "out/b" in native:
+        foreign["in_proj_bias"] = jnp.concatenate([native[f"{part}/b"] for part in _PARTS])
+        foreign["out_proj.bias"] = native["out/b"]
+    return foreign
 
 
-def _attention_to_ours(theirs: Leaves) -> Leaves:
-    weights = zip(_PARTS, jnp.split(theirs["in_proj_weight"], 3), strict=True)
-    ours = {f"{part}/w": w.T for part, w in weights} | {"out/w": theirs["out_proj.weight"].T}
-    if "in_proj_bias" in theirs:
-        ours |= {f"{part}/b": b for part, b in zip(_PARTS, jnp.split(theirs["in_proj_bias"], 3), strict=True)}
-        ours["out/b"] = theirs["out_proj.bias"]
-    return ours
+def _attention_from_torch(foreign: Leaves) -> Leaves:
+    weights = zip(_PARTS, jnp.split(foreign["in_proj_weight"], 3), strict=True)
+    native = {f"{part}/w": w.T for part, w in weights} | {"out/w": foreign["out_proj.weight"].T}
+    if "in_proj_bias" in foreign:
+        native |= {f"{part}/b": b for part, b in zip(_PARTS, jnp.split(foreign["in_proj_bias"], 3), strict=True)}
+        native["out/b"] = foreign["out_proj.bias"]
+    return native
 
 
-def _recurrent_to_theirs(ours: Leaves) -> Leaves:
+def _recurrent_to_torch(native: Leaves) -> Leaves:
     """Convert a recurrent layer to PyTorch. The second bias is 0, except for its last part in a GRU, which is b_h."""
-    second = jnp.zeros_like(ours["b"])
-    if "b_h" in ours:
-        second = second.at[-len(ours["b_h"]) :].set(ours["b_h"])
-    return {"weight_ih": ours["w_x"].T, "weight_hh": ours["w_h"].T, "bias_ih": ours["b"], "bias_hh": second}
+    second = jnp.zeros_like(native["b"])
+    if "b_h" in native:
+        second = second.at[-len(native["b_h"]) :].set(native["b_h"])
+    return {"weight_ih": native["w_x"].T, "weight_hh": native["w_h"].T, "bias_ih": native["b"], "bias_hh": second}
 
 
-def _recurrent_to_ours(theirs: Leaves) -> Leaves:
-    b = theirs["bias_ih"] + theirs["bias_hh"]
-    return {"w_x": theirs["weight_ih"].T, "w_h": theirs["weight_hh"].T, "b": b}
+def _recurrent_from_torch(foreign: Leaves) -> Leaves:
+    b = foreign["bias_ih"] + foreign["bias_hh"]
+    return {"w_x": foreign["weight_ih"].T, "w_h": foreign["weight_hh"].T, "b": b}
 
 
-def _gru_to_ours(theirs: Leaves) -> Leaves:
+def _gru_from_torch(foreign: Leaves) -> Leaves:
     """Convert a GRU from PyTorch. Add the two biases of r and z, but keep the second bias of n, which r multiplies."""
-    size = theirs["weight_hh"].shape[1]
-    joint = (theirs["bias_ih"] + theirs["bias_hh"])[: 2 * size]
-    b = jnp.concatenate([joint, theirs["bias_ih"][2 * size :]])
-    return _recurrent_to_ours(theirs) | {"b": b, "b_h": theirs["bias_hh"][2 * size :]}
+    size = foreign["weight_hh"].shape[1]
+    joint = (foreign["bias_ih"] + foreign["bias_hh"])[: 2 * size]
+    b = jnp.concatenate([joint, foreign["bias_ih"][2 * size :]])
+    return _recurrent_from_torch(foreign) | {"b": b, "b_h": foreign["bias_hh"][2 * size :]}
 
 
 def _norm_conventions(kind: str, inner: str) -> list[Convention]:
@@ -225,26 +225,26 @@ def _norm_conventions(kind: str, inner: str) -> list[Convention]:
     if kind == "weight_norm":
         prefix = "parametrizations.weight.original"
         return [
-            renamed({"g": (g, same, same), "w": (v, to, back), **_BIAS})
+            leaf_conversions({"g": (g, same, same), "w": (v, to, back), **_BIAS})
             for g, v in ((f"{prefix}0", f"{prefix}1"), ("weight_g", "weight_v"))
         ]
 
     def convention(names: Sequence[str]) -> Convention:
         """Return the convention of `spectral_norm`. PyTorch puts channels first, which reorders v."""
         w_name, u_name, v_name = names
-        leaves = renamed({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
+        leaves = leaf_conversions({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
 
-        def to_theirs(ours: Leaves) -> Leaves:
-            v = jnp.moveaxis(ours["v"].reshape(ours["w"].shape[:-1]), -1, 0).ravel()
-            return leaves.to_theirs(ours) | {v_name: v}
+        def to_library(native: Leaves) -> Leaves:
+            v = jnp.moveaxis(native["v"].reshape(native["w"].shape[:-1]), -1, 0).ravel()
+            return leaves.to_library(native) | {v_name: v}
 
-        def to_ours(theirs: Leaves) -> Leaves:
-            ours = leaves.to_ours(theirs)
-            *kernel, inputs, _ = ours["w"].shape
-            v = jnp.moveaxis(theirs[v_name].reshape(inputs, *kernel), 0, -1).ravel()
-            return ours | {"v": v}
+        def from_library(foreign: Leaves) -> Leaves:
+            native = leaves.from_library(foreign)
+            *kernel, inputs, _ = native["w"].shape
+            v = jnp.moveaxis(foreign[v_name].reshape(inputs, *kernel), 0, -1).ravel()
+            return native | {"v": v}
 
-        return Convention(to_theirs, to_ours)
+        return Convention(to_library, from_library)
 
     prefix = "parametrizations.weight"
     return [
@@ -259,20 +259,20 @@ _TABLE = {
     "maxout": _affine("dense"),
     "conv": _affine("conv"),
     "conv_transpose": _affine("conv_transpose"),
-    "gated_dense": Convention(_gated_to_theirs, _gated_to_ours),
-    "embedding": renamed({"w": ("weight", same, same)}),
-    "learned_positions": renamed({"w": ("weight", same, same)}),
-    "layer_norm": renamed(_NORM, _NO_EFFECT),
-    "group_norm": renamed(_NORM, _NO_EFFECT),
-    "instance_norm": renamed(_NORM, _NO_EFFECT),
-    "rms_norm": renamed({"scale": ("weight", same, same)}, _NO_EFFECT),
-    "batch_norm": renamed(
+    "gated_dense": Convention(_gated_to_torch, _gated_from_torch),
+    "embedding": leaf_conversions({"w": ("weight", same, same)}),
+    "learned_positions": leaf_conversions({"w": ("weight", same, same)}),
+    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
+    "rms_norm": leaf_conversions({"scale": ("weight", same, same)}, _NO_EFFECT),
+    "batch_norm": leaf_conversions(
         {**_NORM, "mean": ("running_mean", same, same), "var": ("running_var", same, same)}, _NO_EFFECT
     ),
-    "multi_head_attention": Convention(_attention_to_theirs, _attention_to_ours),
-    "rnn": Convention(_recurrent_to_theirs, _recurrent_to_ours, _BIASES),
-    "lstm": Convention(_recurrent_to_theirs, _recurrent_to_ours, _BIASES),
-    "gru": Convention(_recurrent_to_theirs, _gru_to_ours, _BIASES),
+    "multi_head_attention": Convention(_attention_to_torch, _attention_from_torch),
+    "rnn": Convention(_recurrent_to_torch, _recurrent_from_torch, _BIASES),
+    "lstm": Convention(_recurrent_to_torch, _recurrent_from_torch, _BIASES),
+    "gru": Convention(_recurrent_to_torch, _gru_from_torch, _BIASES),
 }
 
 
@@ -281,7 +281,7 @@ def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
         inner, _, _ = kind_of(arguments)
         known = (
             ("dense", "conv") if kind == "weight_norm" else _WEIGHTS
-        )  # PyTorch's weight_norm of conv_transpose has norms per input, ours per output
+        )  # PyTorch's weight_norm of conv_transpose has norms per input, nnjax's per output
         return _norm_conventions(kind, inner) if inner in known else []
     return [_TABLE[kind]] if kind in _TABLE else []
 
