@@ -12,7 +12,7 @@ from benchmarks.harness.environment import ROOT, VARIABLES
 
 
 class Contender(NamedTuple):
-    """A form of a peer. In the A/A test, one of our forms appears twice, with different labels."""
+    """A form of a peer. In the A/A test, one form of nnjax appears twice, with different labels."""
 
     label: str
     peer: str  # name of the peer's file

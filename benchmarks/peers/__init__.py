@@ -42,7 +42,7 @@ class Head(NamedTuple):
 
 
 def peer_names() -> list[str]:
-    """Return the names of all peer files, with ours first."""
+    """Return the names of all peer files, with nnjax's first."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(names, key=lambda name: name != "ours")
 

@@ -30,7 +30,8 @@ SEED = 1
 def training(job: Training, form: str) -> Program:
     """Train with one `partial_fit` per epoch, which keeps Adam's moments; each call of `fit` would reset them.
 
-    scikit-learn's squared error and its gradients are half of ours. With half the epsilon, Adam takes the same steps.
+    scikit-learn's squared error and its gradients are half of nnjax's. With half the epsilon, Adam takes the same
+    steps.
 
     Raises:
       ValueError: if the loss is cross-entropy with fewer than 3 classes; the network then has one logistic output.
@@ -63,7 +64,7 @@ def training(job: Training, form: str) -> Program:
 def setting_search(job: SettingSearch, form: str) -> Program:
     """Search with HalvingRandomSearchCV on all cores, which restarts trials at each rung.
 
-    For two classes, scikit-learn's network has one logistic output. Its squared error is half of ours.
+    For two classes, scikit-learn's network has one logistic output. Its squared error is half of nnjax's.
 
     Raises:
       ValueError: if the data set is not on this machine.

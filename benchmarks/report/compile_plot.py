@@ -12,7 +12,7 @@ ROW, TOP, BOTTOM, LEFT, RIGHT = 0.16, 0.78, 0.5, 3.1, 0.3  # inches
 
 
 class CompileTime(NamedTuple):
-    """Compile time and run time of our fastest form for a variant."""
+    """Compile time and run time of nnjax's fastest form for a variant."""
 
     title: str
     compile: float  # seconds

@@ -77,7 +77,7 @@ def _median(row: Row) -> float:
 
 
 def _drift(key: ProgramKey, ratios: dict[ProgramKey, float]) -> float | None:
-    """Return the median ratio of the other peers for this variant, excluding ours, which may have changed."""
+    """Return the median ratio of the other peers for this variant, excluding nnjax, which may have changed."""
     peers = [ratio for k, ratio in ratios.items() if k[:3] == key[:3] and k.peer not in (OURS, key.peer)]
     return float(np.median(peers)) if len(peers) >= ENOUGH_PEERS else None
 

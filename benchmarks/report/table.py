@@ -64,7 +64,7 @@ def calibration_lines(rows: Sequence[Row], device: str) -> Iterator[str]:
 
 
 def bottleneck_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the bottleneck of our fastest form, for each variant whose operations or bytes are counted."""
+    """Yield the bottleneck of nnjax's fastest form, for each variant whose operations or bytes are counted."""
     rates = calibrated_rates(rows)
     for title in dict.fromkeys(map(title_of, rows)):
         nnjax_row = fastest_row([row for row in rows if title_of(row) == title], OURS)

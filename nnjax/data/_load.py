@@ -66,7 +66,7 @@ def load(
       decimal: the decimal separator of a CSV file, "." or ","; None detects it.
       test_share: the share of a table's rows to hold out as test data, stratified by class. The named data sets have a
         fixed test part.
-      seed: random seed of that split.
+      seed: random seed of this split.
 
     Returns:
       `Dataset(train, test, table, why, rows, notes, lines)`. Images are flat, with pixels in [0, 1]. Features of a

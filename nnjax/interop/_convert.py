@@ -20,7 +20,7 @@ Names: TypeAlias = Mapping[str, str | None]
 
 
 class Convention(NamedTuple):
-    """Conversions of a layer between nnjax (native) and another library (foreign), on dictionaries of arrays by name."""
+    """Conversions of a layer's arrays by name, between nnjax (native) and another library (foreign)."""
 
     to_library: Conversion
     from_library: Conversion

@@ -1,7 +1,7 @@
 """Build networks from layers and from combinators that join them.
 
 A layer is two pure functions, `init(key, x) -> (params, state)` and
-`apply(params, state, x, *, train, key=None) -> (y, state)`. A plain function of an array also serves as a layer.
+`apply(params, state, x, *, train, key=None) -> (y, state)`. A plain function of an array is also accepted as a layer.
 A custom layer is just these two functions in a `Layer`: no base class, no registration.
 """
 

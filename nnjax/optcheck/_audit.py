@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The result in a few words."""
+        """Return the result in a few words."""
         if self.problem:
             return self.problem
         if not self.rule:
@@ -63,7 +63,7 @@ class Audit(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """2 if any optimizer is unknown or fails to run, else 1 if any differs from all library rules, else 0."""
+        """Return 2 if any optimizer is unknown or fails to run, 1 if any differs from all library rules, else 0."""
         if any(not finding.rule for finding in self.findings):
             return 2
         return int(any(finding.causes for finding in self.findings))

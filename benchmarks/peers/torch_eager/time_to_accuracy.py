@@ -69,7 +69,7 @@ def _fold_data(examples: Examples, i: int) -> tuple[XY, XY]:
 
 
 def _make_fold(job: TimeToAccuracy, train: XY, held_out: XY) -> Fold:
-    """Return a fold with a new network, whose parameters have the same scale as ours."""
+    """Return a fold with a new network, whose parameters have the same scale as nnjax's."""
     x = train[0]
     widths = (x.shape[1], *job.hidden, 10)
     layers: list[nn.Module] = []

@@ -54,12 +54,12 @@ class Report(NamedTuple):
 
     @property
     def divergence(self) -> Divergence | None:
-        """The first difference above rounding, or None."""
+        """Return the first difference above rounding, or None."""
         return next((part.divergence for part in self.passes if part.divergence is not None), None)
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The differences between candidate and reference, according to the first explanation if several tie."""
+        """Return the differences between candidate and reference; if several explanations tie, those of the first."""
         explanations = self.diagnosis.explanations
         return explanations[0].causes if explanations else ()
 
@@ -79,7 +79,7 @@ class Report(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0: match. 1: difference with a cause. 2: difference without a cause. 3: violation without a difference."""
+        """Return 0 for a match, 1 or 2 for a difference with or without a cause, 3 for a violation alone."""
         if self.matches or not self.passes:
             return 3 if self.broken else 0
         return 1 if self.causes else 2

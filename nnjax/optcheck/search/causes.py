@@ -46,7 +46,7 @@ class Cause(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The name of the cause for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
+        """Return the name of the cause for `allow`, such as "eps-outside", "lr-in-velocity" or "b2"."""
         return _choice_id(self.place, self.value) if self.value in all_choices().get(self.place, {}) else self.place
 
 
