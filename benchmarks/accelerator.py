@@ -74,7 +74,7 @@ def unrolled_copies(size: int) -> Iterator[str]:
 
 
 def half_precision(size: int) -> Iterator[str]:
-    """Yield the throughput of networks in bfloat16, also as a share of that of a matrix product of the same width."""
+    """Yield the throughput of networks in bfloat16, also relative to a matrix product of the same width."""
     for width, batch in ((128 * size, 512 * size), (512 * size, 2048 * size)):
         a = jax.random.normal(KEY, (batch, width), jnp.bfloat16)
         b = jax.random.normal(KEY, (width, width), jnp.bfloat16)

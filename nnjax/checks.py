@@ -44,7 +44,7 @@ def shapes_only() -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError) as error:
-        note = "init gets shapes and dtypes, not values; to get those of f(x), use jax.eval_shape(f, x)"
+        note = "init gets shapes and dtypes, not values; jax.eval_shape(f, x) returns the shapes and dtypes of f(x)"
         if "ShapeDtypeStruct" in str(error) and note not in getattr(error, "__notes__", []):
             error.add_note(note)
         raise
@@ -244,7 +244,7 @@ def floating_dtype(where: str, name: str, value: Any) -> np.dtype:
 
 
 def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | None, ...]]) -> None:
-    """Raise ValueError if a layer's parameters or state have wrong entries or shapes, such as those of another network.
+    """Raise ValueError if a layer's parameters or state have wrong entries or shapes, as from another network.
 
     In an expected shape, None matches an axis of any length.
     """

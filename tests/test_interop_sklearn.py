@@ -195,7 +195,7 @@ def test_partial_fit_with_one_class_at_a_time():
     with pytest.raises(ValueError, match=r"Classifier: the label 3 is not among the classes \[0 1 2\]"):
         model.partial_fit(X, Y + 3)
     with pytest.raises(
-        ValueError, match=r"Classifier: classes=\[0, 1\] differ from those of the first call, \[0 1 2\]"
+        ValueError, match=r"Classifier: classes=\[0, 1\] differ from the classes of the first call, \[0 1 2\]"
     ):
         model.partial_fit(X, Y, classes=[0, 1])
     with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):

@@ -311,7 +311,7 @@ def test_modules_whose_weights_nothing_would_train_are_refused():
 def test_a_train_state_in_place_of_parameters_is_named():
     run = make_run(PLAIN, optim.adam(0.1))
     ts = run.init(jax.random.key(0), DATA)
-    with pytest.raises(TypeError, match=r"predict: params must be those of .*; unexpected: key, .*; pass ts\.params"):
+    with pytest.raises(TypeError, match=r"predict: params must fit .*; unexpected: key, .*; pass ts\.params"):
         run.predict(ts, ts.state, DATA.x)
 
 

@@ -153,7 +153,7 @@ def test_a_file_cut_short_fails(copy):
 @pytest.mark.usefixtures("quick")
 def test_a_receipt_of_other_weights_fails(copy):
     change_json(copy / "receipt.json", weights="0" * 64)
-    refused(nnjax("verify", copy), "the weights of the repeated training differ from those in the receipt")
+    refused(nnjax("verify", copy), "the weights of the repeated training differ from the receipt")
 
 
 def test_settings_that_were_changed_fail(copy):
@@ -161,7 +161,7 @@ def test_settings_that_were_changed_fail(copy):
     ended = nnjax("verify", copy)
     assert ended.code == 1
     assert "config.json has changed since the run: it does not match its SHA-256" in ended.out
-    assert "the weights of the repeated training differ from those in the receipt" in ended.out
+    assert "the weights of the repeated training differ from the receipt" in ended.out
     assert re.search(r"params/1/w: \d+ of 56 numbers differ from the repeated training, by", ended.out)
 
 

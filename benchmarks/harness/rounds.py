@@ -28,7 +28,7 @@ class Plan(NamedTuple):
 
     rounds: int
     seconds: float  # duration of a turn without warm-up; a turn has at least one call
-    variant_rounds: Mapping[str, int] = {}  # variants with their own number of rounds, by name
+    variant_rounds: Mapping[str, int] = {}  # number of rounds for variants that do not use the default, by name
     parallel_setups: int = 1  # number of processes to set up at once; above 1, this lengthens compile times
 
 

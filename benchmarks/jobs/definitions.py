@@ -28,7 +28,7 @@ class Ensemble(NamedTuple):
     training: Training
     members: int
     own_data: bool = False  # True if each member has its own examples
-    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () means those of `training`
+    pairs: tuple[tuple[float, float], ...] = ()  # rate and decay of each member; () means the values in `training`
 
 
 class DeepNetwork(NamedTuple):

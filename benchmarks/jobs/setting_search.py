@@ -61,7 +61,7 @@ def split_rows(job: SettingSearch, seed: int) -> Split:
 def add_search(
     job: SettingSearch, searches: Searches, loss: float, trials: int, epochs: float, layers: list[np.ndarray] | None
 ) -> Searches:
-    """Return the results so far together with those of a further search, and compute its test loss."""
+    """Add the results of a further search, with its test loss, and return all results."""
     split = split_rows(job, searches.seed)
     test_loss = np.nan if layers is None else network_loss(job, layers, split.test_x, split.test_y)
     return Searches(

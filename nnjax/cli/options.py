@@ -92,7 +92,9 @@ Decimal = Annotated[
 ]
 DataDir = Annotated[
     str | None,
-    option("Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR, or that of Debian's package.", DATA),
+    option(
+        "Folder with the IDX files of Fashion-MNIST. Default: $NNJAX_DATA_DIR, or the folder of Debian's package.", DATA
+    ),
 ]
 TestShare = Annotated[float, option("Fraction of the file's rows held out as test data.", DATA)]
 Validation = Annotated[

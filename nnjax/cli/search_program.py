@@ -25,7 +25,7 @@ from nnjax.train.engine.search.methods import KEEP
 from nnjax.train.run import Run
 from nnjax.types import Data
 
-FOLDS = 2  # separates the random key of the folds from those of the settings and the networks
+FOLDS = 2  # separates the random key of the folds from the keys of the settings and the networks
 
 
 def search_arguments(

@@ -82,7 +82,7 @@ def verify_search(path: Path) -> Verdict:
     if network is not None and exact(search) and not problems:
         agreement += " and the same network"
         if search_receipt.network_digest(network.params, network.state) != receipt["weights"]:
-            problems = [f"the network of trial {best} differs from that in the receipt"]
+            problems = [f"the network of trial {best} differs from the receipt"]
     agreement = f"{decisions}, and trial {best}, the best, has {agreement} when it is trained again"
     return Verdict([*decided, *problems], agreement, describe_changes(search))
 

@@ -98,7 +98,7 @@ def verify_command(
             f"the test loss to {receipt.TEST_TOLERANCE:g} (relative)",
         )
     if repeated["weights"] != saved["weights"]:
-        problems.append("the weights of the repeated training differ from those in the receipt")
+        problems.append("the weights of the repeated training differ from the receipt")
     for d in unequal:
         problems.append(
             f"{d.name}: {d.numbers:,} of {d.size:,} numbers differ from the repeated training, by up to {d.largest:.3g}"

@@ -94,7 +94,7 @@ def parse_as(
     Args:
       columns: the columns of the table to parse.
       fields: (rows,) strings of each column, from `read_csv`.
-      decimal: the decimal separator of this file; None means that of each column in training.
+      decimal: the decimal separator of this file; None means the separator of each column in training.
       line: function that returns the place of a row, for messages.
 
     Raises:

@@ -68,7 +68,7 @@ def first_nonfinite(
     batch = names.index("batch") if "batch" in names else len(args) - 1
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args[batch:][:1]) if jnp.ndim(leaf)}
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((*args[:batch], *args[batch + 1 :]))]
-    # `nn.repeat` stacks parameters along a new first axis; without this axis, their shapes are those of a single block
+    # `nn.repeat` stacks parameters along a new first axis; without this axis, they have the shapes of a single block
     other_shapes = frozenset(tuple(sorted(shape[skip:])) for shape in shapes for skip in (0, 1))
     site = _Site((), (), 0, lengths.pop() if len(lengths) == 1 else None, other_shapes)
     program = jax.make_jaxpr(function)(*args)

@@ -244,7 +244,7 @@ class Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         check_classification_targets(data.y)
         known = np.unique(classes) if first else self.classes_
         if classes is not None and not np.array_equal(np.unique(classes), known):
-            raise ValueError(f"Classifier: classes={classes} differ from those of the first call, {known}")
+            raise ValueError(f"Classifier: classes={classes} differ from the classes of the first call, {known}")
         unknown = np.setdiff1d(data.y, known)
         if len(unknown):
             raise ValueError(f"Classifier: the label {unknown[0]} is not among the classes {known}")
@@ -273,7 +273,7 @@ class Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     The targets are standardised with their weighted mean and standard deviation, over all rows passed to `fit` (also
     those for validation) or to the first `partial_fit`. Predictions are in the units of the targets.
 
-    The arguments and attributes are those of `Classifier`, except for `classes_`. With
+    The arguments and attributes are the same as for `Classifier`, except for `classes_`. With
     `loss=losses.gaussian_nll`, the network has twice as many outputs, the means and then the logarithms of the
     variances, and learns the noise in the targets.
 

@@ -120,7 +120,8 @@ def _truncated_normal(
 ) -> Initializer:
     """Return an initialiser that draws from a truncated normal distribution (±2 σ) with variance scale / fan.
 
-    Weights beyond the true widths `inputs` and `outputs` are zero; the others equal those of a layer without padding.
+    Weights beyond the true widths `inputs` and `outputs` are zero; the others equal the weights of a layer without
+    padding.
     """
 
     def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:

@@ -16,7 +16,7 @@ def named(**layers: LayerLike) -> Layer:
       layers: Layers or plain functions by name, in order of application.
 
     Shapes: x is the input of the first layer, y the output of the last. Parameters and state are dictionaries with one
-    entry per layer. The initial values equal those of `serial` with the same layers.
+    entry per layer. The initial values are the same as for `serial` with the same layers.
 
     Raises:
       TypeError: if an argument is neither a layer nor a function.

@@ -78,7 +78,8 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
         y = scale · (x - mean) / √(variance + eps) + bias,  mean and variance over the last axis
 
     Args:
-      eps: A number > 0, added to the variance inside the root. The default is torch's; those of Flax and Keras differ.
+      eps: A number > 0, added to the variance inside the root. The default is torch's; Flax and Keras have other
+        defaults.
       width: True number of features if x is padded (see `first_features`), or None. Mean and variance are taken over
         the first `width` features, and y is zero beyond them. The width may be a traced integer.
 

@@ -19,7 +19,7 @@ def weight_norm(layer: LayerLike) -> Layer:
       layer: A layer with a parameter `w` whose last axis indexes the outputs, such as `dense` or `conv`.
 
     Shapes: as for the layer. Parameters are the layer's, with v stored in `w`, plus `g` (outputs,). `g` starts as the
-    lengths of the initial weight vectors, so the initial outputs equal those of the layer.
+    lengths of the initial weight vectors, so the initial outputs equal the layer's.
 
     Raises:
       TypeError: if the layer has no parameter `w` with at least two axes.

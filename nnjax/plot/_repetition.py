@@ -1,4 +1,4 @@
-"""Plot how far the losses and weights of a repeated run deviate from those of the first run."""
+"""Plot how far the losses and weights of a repeated run deviate from the first run."""
 
 from __future__ import annotations
 

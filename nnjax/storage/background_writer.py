@@ -33,8 +33,8 @@ def checkpoint_writer(folder: str | Path, keep: int = 3, *, write: bool = True) 
 
     `save(step, tree, metadata, score=None)` returns immediately. The thread copies the arrays to the host, computes
     their checksums and writes the file. Until it has finished, further calls return False and save nothing. With
-    `wait=True`, a call waits for the previous checkpoint and its own. The arrays must stay valid until they are
-    written, so they must not be donated.
+    `wait=True`, a call waits until the previous checkpoint and the new one are on disk. The arrays must stay valid
+    until they are written, so they must not be donated.
 
     `step` and `score` are added to the metadata. Once a checkpoint is on disk, older checkpoints are deleted, except
     the last `keep` and the one with the lowest score. Damaged checkpoints and checkpoints of later steps (left over if

@@ -92,7 +92,7 @@ def history_of(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
 
 
 def single_result(result: Result) -> Result:
-    """Convert the result of a one-member ensemble to that of a single run, without the member axis."""
+    """Convert the result of a one-member ensemble to the result of a single run, without the member axis."""
     ts, best = first_member(result.ts), first_member(result.best)
     history = [single_record(record) for record in result.history]
     log = {name: values[0, : int(ts.step)] for name, values in result.log.items()}

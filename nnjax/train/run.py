@@ -401,9 +401,7 @@ class Run:
             difference = checks.structure_difference(tree, like)
             if difference:
                 fix = f"; pass ts.{name}" if isinstance(tree, TrainState) else ""
-                raise TypeError(
-                    f"Run.predict: {name} must be those of {as_layer(self.net).name}; {difference}{fix}"
-                ) from error
+                raise TypeError(f"Run.predict: {name} must fit {as_layer(self.net).name}; {difference}{fix}") from error
 
 
 def draw_rows(

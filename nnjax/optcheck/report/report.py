@@ -59,7 +59,7 @@ class Report(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """Return the differences between candidate and reference; if several explanations tie, those of the first."""
+        """Return the differences between candidate and reference, by the first explanation if several tie."""
         explanations = self.diagnosis.explanations
         return explanations[0].causes if explanations else ()
 

@@ -83,5 +83,5 @@ def record_validation(fs: FitState, score: Array, patience: Array, params: Param
 
 
 def tree_where(condition: Array, new: T, old: T) -> T:
-    """Return the arrays of `new` if the condition is true, and those of `old` otherwise."""
+    """Return the arrays of `new` if the condition is true, and the arrays of `old` otherwise."""
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)

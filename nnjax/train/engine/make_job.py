@@ -138,7 +138,7 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     """Return the initial parameters and state (members, ...) for `start`, or None to draw them.
 
     Raises:
-      ValueError, TypeError: if structure, shapes or dtypes differ from those of the values that `run.init` returns.
+      ValueError, TypeError: if structure, shapes or dtypes differ from the values that `run.init` returns.
     """
     if start is None:
         return None
