@@ -36,7 +36,7 @@ def web_page(record: Record, pictures: Sequence[Path]) -> bytes:
     rows, fingerprint = record.rows, record.fingerprint
     variants = [variant for variant in lines_by_variant(rows) if fastest_row(variant.rows, OURS) is not None]
     limits = [line.split(": ", 1) for line in calibration_lines(rows, fingerprint["devices"][0])]
-    drawn = [
+    figures = [
         (path.stem, path.read_bytes(), CAPTIONS[path.stem])
         for path in sorted(pictures, key=lambda path: [*CAPTIONS].index(path.stem))
     ]
@@ -48,7 +48,7 @@ def web_page(record: Record, pictures: Sequence[Path]) -> bytes:
             html.section("Limits of this machine", html.table((), limits)),
             html.section("Members of an ensemble that double the time of one", _doubling_table(rows)),
         ),
-        html.section("Pictures", html.pictures(drawn)),
+        html.section("Pictures", html.pictures(figures)),
         html.section(
             "All variants",
             html.paragraph(

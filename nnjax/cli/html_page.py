@@ -99,8 +99,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
 def commands(rows: Sequence[tuple[str, str]]) -> str:
     """Return the HTML of a table of commands and their descriptions."""
     body = "\n".join(
-        f'<tr><td class="text"><code>{_keep_words(command)}</code></td><td class="text">{escape(what)}</td></tr>'
-        for command, what in rows
+        f'<tr><td class="text"><code>{_keep_words(command)}</code></td><td class="text">{escape(purpose)}</td></tr>'
+        for command, purpose in rows
     )
     return f'<div class="scroll"><table>\n<tbody>\n{body}\n</tbody></table></div>'
 

@@ -57,19 +57,19 @@ SCORES = {
 }
 
 
-def write_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weights: str) -> None:
+def write_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], weights: str) -> None:
     """Write report.html into the folder of a run.
 
     Args:
       path: folder of the run, which contains its settings.
       subject: the run.
-      drawn: PNG files, keyed by name; empty for a report without pictures.
+      pictures: PNG files, keyed by name; empty for a report without pictures.
       weights: SHA-256 of the parameters and the state.
     """
-    write_file(path / run_folder.REPORT, make_report(path, subject, drawn, weights))
+    write_file(path / run_folder.REPORT, make_report(path, subject, pictures, weights))
 
 
-def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weights: str) -> bytes:
+def make_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], weights: str) -> bytes:
     """Return the content of report.html as bytes; see `write_report` for the arguments."""
     config, prepared, outcome, _, _ = subject
     table = prepared.dataset.table
@@ -80,7 +80,7 @@ def make_report(path: Path, subject: Subject, drawn: Mapping[str, bytes], weight
     split = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, kinds, strict=True))
     features = np.shape(prepared.training.x)[1]
     noun = "feature" if features == 1 else "features"
-    figures = [(name, png, CAPTIONS.get(name.rstrip("_0123456789"), name)) for name, png in drawn.items()]
+    figures = [(name, png, CAPTIONS.get(name.rstrip("_0123456789"), name)) for name, png in pictures.items()]
     body = [
         html_page.header(
             title,
@@ -127,10 +127,10 @@ def _scores(subject: Subject) -> list[str]:
         rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
     for target in table.target_names if table.several is not None else ():
         rows.append([f"R² of {target}", *(_number(kind.get(f"r2({target})")) for kind in (scores, constant.scores))])
-    what = f"The baseline is a constant prediction: {constant.prediction}."
+    explanation = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:
-        what = f"The test scores are for the members' averaged prediction. {what}"
-    notes = [html_page.paragraph(what, faint=True)]
+        explanation = f"The test scores are for the members' averaged prediction. {explanation}"
+    notes = [html_page.paragraph(explanation, faint=True)]
     if "best_step" in summary or any("best_step" in member for member in summary.get("members", ())):
         notes.append(
             html_page.paragraph(

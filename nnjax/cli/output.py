@@ -21,8 +21,8 @@ class _Raw(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
-            written = self._raw.write(data)
-            return len(data) if written is None else int(written)
+            count = self._raw.write(data)
+            return len(data) if count is None else int(count)
         return len(data)
 
     def fileno(self) -> int:

@@ -60,10 +60,10 @@ def plot_command(
     outcome = _outcome(run, config, prepared, summary)
     history = read_history(run / run_folder.METRICS)
     subject = Subject(prepared.config, prepared, outcome, history, summary)
-    drawn = draw(run, subject)
-    write_report(run, subject, drawn, "unknown" if receipt is None else receipt["weights"])
+    pictures = draw(run, subject)
+    write_report(run, subject, pictures, "unknown" if receipt is None else receipt["weights"])
     run_folder.update_report_checksum(run)
-    names = [f"{name}.png" for name in drawn] + [run_folder.REPORT]
+    names = [f"{name}.png" for name in pictures] + [run_folder.REPORT]
     say(f"{', '.join(names)} written to [bold]{escape(str(run))}[/]")
 
 
@@ -75,9 +75,9 @@ def _redraw_search(path: Path) -> list[str]:
     """
     run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
     check_files(path, load_receipt(path))
-    drawn = draw_search(path, load_search(path))
+    names = draw_search(path, load_search(path))
     update_report_checksum(path)
-    return drawn
+    return names
 
 
 def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Outcome:

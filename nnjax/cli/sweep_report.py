@@ -42,12 +42,12 @@ def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
     _, swept, table, score, _ = subject
     log = [name for name, v in swept.items() if v.spacing == "log" or v.high > 10 * v.low > 0]
     context = describe_sweep(subject)
-    drawn = {}
+    pictures = {}
     for names in itertools.combinations(swept, min(2, len(swept))):
         picture = plot.png(plot.sweep(table, names, log=log, score=score, context=context))
-        drawn["-".join(names)] = picture
+        pictures["-".join(names)] = picture
         write_file(path / f"{'-'.join(names)}.png", picture)
-    write_file(path / run_folder.REPORT, _page(subject, drawn, command))
+    write_file(path / run_folder.REPORT, _page(subject, pictures, command))
 
 
 def describe_sweep(subject: SweepSubject) -> str:
@@ -59,7 +59,7 @@ def describe_sweep(subject: SweepSubject) -> str:
     return f"{common} · {len(table)} settings{times} of {ranges}"
 
 
-def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> bytes:
+def _page(subject: SweepSubject, pictures: Mapping[str, bytes], command: str) -> bytes:
     config, swept, table, score, seeds = subject
     name = Path(config.data).name
     scores = [score, *(name for name in ("validation_accuracy", "validation_r2") if name in table[0])]
@@ -72,7 +72,7 @@ def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> by
     captions = "Each point is a setting; the star has the lowest score. If the star is at the edge, extend the range."
     body = [
         html_page.header(f"Sweep of {', '.join(map(option_name, swept))} on {name}", describe_sweep(subject)),
-        html_page.section("Pictures", html_page.pictures((name, png, captions) for name, png in drawn.items())),
+        html_page.section("Pictures", html_page.pictures((name, png, captions) for name, png in pictures.items())),
         html_page.section(
             "Settings, the best first" if len(table) <= MOST_ROWS else f"The best {MOST_ROWS} of {len(table)} settings",
             html_page.table(header, rows, strong=[0]),
@@ -80,6 +80,6 @@ def _page(subject: SweepSubject, drawn: Mapping[str, bytes], command: str) -> by
         ),
     ]
     if command:
-        what = "train the best setting again, and test it"
-        body.append(html_page.section("Continue", html_page.commands([(command, what)])))
+        purpose = "train the best setting again, and test it"
+        body.append(html_page.section("Continue", html_page.commands([(command, purpose)])))
     return html_page.page(f"Sweep on {name}", body)

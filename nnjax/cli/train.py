@@ -205,7 +205,7 @@ def _finish(
     report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
     subject = pictures.Subject(config, prepared, outcome, history, summary)
-    drawn = pictures.draw(path, subject) if plots else {}
+    images = pictures.draw(path, subject) if plots else {}
     receipt = make_receipt(
         config,
         prepared,
@@ -214,7 +214,7 @@ def _finish(
         mesh=mesh,
         resumed_anyway=run_folder.resumed_anyway(path),
     )
-    write_report(path, subject, drawn, receipt["weights"])
+    write_report(path, subject, images, receipt["weights"])
     run_folder.save_receipt(path, receipt)
     return outcome.scores is not None
 

@@ -49,8 +49,8 @@ def class_balanced(labels: Any) -> Callable[[Key, Array, Array | int, int], Arra
                 f"class_balanced: got {len(classes)} labels, but the data are {got}; pass the labels of the data"
             )
         class_key, row_key = jax.random.split(jax.random.fold_in(key, step))
-        drawn = jax.random.randint(class_key, (batch_size,), 0, len(counts))
-        place = jax.random.randint(row_key, (batch_size,), 0, jnp.asarray(counts.astype(np.int32))[drawn])
-        return jnp.asarray(order)[jnp.asarray(starts)[drawn] + place]
+        sampled = jax.random.randint(class_key, (batch_size,), 0, len(counts))
+        place = jax.random.randint(row_key, (batch_size,), 0, jnp.asarray(counts.astype(np.int32))[sampled])
+        return jnp.asarray(order)[jnp.asarray(starts)[sampled] + place]
 
     return sampler

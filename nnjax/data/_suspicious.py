@@ -42,11 +42,11 @@ def warnings_about(frame: Frame, table: Table, lines: np.ndarray | None = None) 
     for name in numbers:
         values = np.asarray(frame[name])
         if _numbers_rows(values):
-            what, order = ("row number", "are in order, or have few gaps")
+            noun, order = ("row number", "are in order, or have few gaps")
             if not _whole(values):
-                what, order = ("row number or a time", "rise or fall from row to row")
+                noun, order = ("row number or a time", "rise or fall from row to row")
             yield (
-                f"column {name!r} looks like a {what}: its numbers are different in all {len(values)} rows and "
+                f"column {name!r} looks like a {noun}: its numbers are different in all {len(values)} rows and "
                 f"{order}; leave it out with --drop {name}, or drop=[{name!r}] in Python"
             )
         elif _identifies_rows(name, values):

@@ -129,11 +129,11 @@ def bootstrap(key: Key, n: int, members: int) -> Folds:
     Source: Efron 1979; Breiman 1996 (bagging).
     """
     n, members = checks.positive_int("bootstrap", "n", n), checks.positive_int("bootstrap", "members", members)
-    drawn = np.asarray(jax.random.randint(checks.key("bootstrap", key), (members, n), 0, n))
-    held_out = [np.setdiff1d(np.arange(n), rows) for rows in drawn]
+    table = np.asarray(jax.random.randint(checks.key("bootstrap", key), (members, n), 0, n))
+    held_out = [np.setdiff1d(np.arange(n), rows) for rows in table]
     if not all(len(rows) for rows in held_out):
         raise ValueError(f"bootstrap: a member drew all {n} rows, so none is left to validate on; use another key")
-    return Folds(_pad_rows(list(drawn)), _pad_rows(held_out))
+    return Folds(_pad_rows(list(table)), _pad_rows(held_out))
 
 
 def check_rows(where: str, rows: Rows, n: int) -> Rows:

@@ -159,12 +159,12 @@ def replay_job(job: Job, options: FitOptions, *, step: int | None = None, member
         return first
     finite, most = None, 0
     for group in groups:
-        taken, replays = _member_replays(group, step)
+        steps_taken, replays = _member_replays(group, step)
         for candidate in replays:
             if candidate.origin is not None:
                 return candidate
             finite = finite or candidate
-        most = max(most, taken)
+        most = max(most, steps_taken)
     if finite is None:
         raise ValueError(f"replay: step {step} was not taken; the run ended after {most} steps")
     return finite
@@ -218,9 +218,9 @@ def _member_replays(group: _Group, step: int) -> tuple[int, Iterator[Replay]]:
     states = _states(job, fs, step, CAPACITY)
     last = deque((snapshot(job.ensemble, after) for after, _ in states), maxlen=1)
     state = last[0] if last else snapshot(job.ensemble, fs)
-    taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
-    ready = [i for i in indices if taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
-    return int(taken[indices].max()), (make_replay(job, state, i) for i in ready)
+    steps_taken, diverged = np.asarray(state.train.step), np.asarray(state.diverged >= 0)
+    ready = [i for i in indices if steps_taken[i] == step and not diverged[i] and step < job.members.ends[i, -1]]
+    return int(steps_taken[indices].max()), (make_replay(job, state, i) for i in ready)
 
 
 def _start(group: _Group, job: Job, *, step: int | None) -> FitState:

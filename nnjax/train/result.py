@@ -73,17 +73,17 @@ class Result(NamedTuple):
         return f"Result({', '.join(parts)}{'; means over the members' if several and scores else ''})"
 
 
-def history_of(job: Job, logs: Logs, taken: np.ndarray) -> Iterator[Record]:
+def history_of(job: Job, logs: Logs, steps_taken: np.ndarray) -> Iterator[Record]:
     """Yield a record, with values (members,), for each epoch that at least one member has completed."""
     ends = job.members.ends
     scores = {tuple(ends[:, e]): scores for e, scores in zip(logs.epochs, logs.scores, strict=True)}
     start = np.zeros(len(ends), int)
     for e, end in enumerate(ends.T):
-        if (end > logs.done).any() or (end > taken).all():
+        if (end > logs.done).any() or (end > steps_taken).all():
             return
         if (end > start).any():  # an epoch shorter than a batch may contain no step
             steps = np.arange(start.min(), end.max())
-            counted = (start[:, None] <= steps) & (steps < np.minimum(end, taken)[:, None])
+            counted = (start[:, None] <= steps) & (steps < np.minimum(end, steps_taken)[:, None])
             means = mean_log({name: values[:, steps] for name, values in logs.steps.items()}, counted)
             step = int(end[0]) if (end == end[0]).all() else end.copy()  # folds may differ in their number of steps
             record: Record = {"epoch": min(e + 1.0, job.epochs), "step": step, **means}

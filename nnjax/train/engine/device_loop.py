@@ -205,10 +205,10 @@ def _steps(ensemble: Ensemble, fs: FitState, args: MemberArgs, examples: Data, n
 
     def draw_and_step(b: Array, carry: Carry, _: Array | None) -> Carry:
         ts = carry[0].train
-        drawn, first = batch_rows(run, ts.key, ts.step, count, several), b * several
+        indices, first = batch_rows(run, ts.key, ts.step, count, several), b * several
 
         def body(i: Array, carry: Carry, active: Array | None) -> Carry:
-            return step(first + i, carry, batch(drawn[i]), active)
+            return step(first + i, carry, batch(indices[i]), active)
 
         return loop(jnp.minimum(several, n - first), body, carry, block)
 

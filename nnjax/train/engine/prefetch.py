@@ -154,18 +154,18 @@ def gatherer(
     draw = _rows_in_order(batch, size) if source.in_order else _row_drawer(job, count, size)
 
     def gather(start: np.ndarray, limit: np.ndarray) -> Block:
-        drawn = draw(start)
+        indices = draw(start)
         if members_rows is not None:
             table = np.asarray(members_rows.table)
-            drawn = np.take_along_axis(table, drawn.reshape(members, -1), axis=1).reshape(drawn.shape)
-        needed = np.arange(size) < (limit - start)[:, None]
-        rows = drawn[needed].reshape(-1)
+            indices = np.take_along_axis(table, indices.reshape(members, -1), axis=1).reshape(indices.shape)
+        due = np.arange(size) < (limit - start)[:, None]
+        rows = indices[due].reshape(-1)
         order = np.argsort(rows)
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
-        positions = np.zeros(drawn.shape, np.int32)
-        positions[needed] = position.reshape(-1, batch)
-        block = jax.tree.map(lambda a: _empty_aligned((drawn.size, *a.shape[1:]), a.dtype), sample)
+        positions = np.zeros(indices.shape, np.int32)
+        positions[due] = position.reshape(-1, batch)
+        block = jax.tree.map(lambda a: _empty_aligned((indices.size, *a.shape[1:]), a.dtype), sample)
         filled = 0
         for piece in pieces(rows[order], source.bytes_per_row):
             if closed.is_set():
