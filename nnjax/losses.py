@@ -347,7 +347,7 @@ def focal(
     gamma = checks.in_range("focal", "gamma", gamma, "[0, inf)")
     prediction, target, weights = _targets.logits_and_target("focal", prediction, target, ignore_index)
     if not jnp.issubdtype(target.dtype, jnp.integer):
-        raise TypeError(f"focal: labels must be integers, got {target.dtype}")
+        raise TypeError(f"focal: labels must be integers, got {target.dtype}; cast them, as in y.astype(int)")
     gamma = jnp.asarray(gamma, prediction.dtype)
     log_p = _targets.label_logits(jax.nn.log_softmax(prediction), target)
     # (1 - p)^γ as exp(γ log(1 - p)), because the derivative of the power is infinite at p = 1 for γ < 1
@@ -465,7 +465,7 @@ def ctc(prediction: Array | tuple[Array, Array], target: Array, *, blank: int = 
     lengths = jnp.full(len(logits), logits.shape[1]) if lengths is None else checks.array("ctc", "lengths", lengths)
     for name, a in (("target", target), ("lengths", lengths)):
         if not jnp.issubdtype(a.dtype, jnp.integer):
-            raise TypeError(f"ctc: {name} must hold integers, got {a.dtype}")
+            raise TypeError(f"ctc: {name} must hold integers, got {a.dtype}; cast it, as in {name}.astype(int)")
     if lengths.shape != (len(logits),):
         raise ValueError(f"ctc: lengths must be ({len(logits)},), one per sequence, got {tuple(lengths.shape)}")
     if not 0 <= blank < logits.shape[-1]:

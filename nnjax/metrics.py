@@ -553,7 +553,7 @@ def _scores(where: str, prediction: Array, target: Array, weights: Array | None)
             f"got {tuple(checks.array(where, 'prediction', prediction).shape)} and {tuple(labels.shape)}"
         )
     if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
-        raise TypeError(f"{where}: labels must be integers 0 and 1, got {labels.dtype}")
+        raise TypeError(f"{where}: labels must be integers 0 and 1, got {labels.dtype}; cast them, as in y.astype(int)")
     labels = labels.astype(jnp.int32)
     scores, weights = _with_weights(where, {"prediction": scores}, weights, scores.shape)
     wrong = (labels < 0) | (labels > 1) | jnp.isnan(scores)

@@ -101,7 +101,7 @@ def _as_rows(rows: Any, n: int | None) -> Array | np.ndarray:
     except (ValueError, TypeError):  # for example, lists of different lengths or random keys
         numbers = np.asarray("")
     if not np.issubdtype(numbers.dtype, np.integer):
-        raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}")
+        raise TypeError(f"take_rows: rows must be integers, got {rows!r:.80}; np.flatnonzero converts a mask")
     if numbers.size and (numbers.min() < 0 or numbers.max() >= n):
         raise ValueError(f"take_rows: rows must be in 0 … {n - 1}, got {numbers.min()} … {numbers.max()}")
     return numbers

@@ -39,7 +39,7 @@ def column_values(frame: Frame, name: str) -> np.ndarray:
     if values.dtype.kind == "M":
         return values.astype("datetime64[us]")
     if values.dtype.kind not in "bOSTU":
-        raise ValueError(f"column {name!r} must hold numbers or strings, got {values.dtype}")
+        raise ValueError(f"column {name!r} must hold numbers or strings, got {values.dtype}; convert or drop it")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     clean = cache(clean_text)  # worthwhile because many rows have the same strings

@@ -114,9 +114,11 @@ def parse_as(
             numbers = options[column.name].get(decimal or column.decimal)
             if numbers is None:
                 wrong, row = first_text(field, decimal or column.decimal)
-                raise ValueError(f"{place} numbers, got {quote(wrong)} in {line(row)}")
+                raise ValueError(
+                    f"{place} numbers, got {quote(wrong)} in {line(row)}; correct the field, or leave it empty"
+                )
             if numbers.unit not in ("", column.unit) and column.unit:
-                raise ValueError(f"{place} numbers in {column.unit}, as in training, got {numbers.unit}")
+                raise ValueError(f"{place} numbers in {column.unit}, as in training, got {numbers.unit}; convert them")
             values[column.name] = numbers.values
         elif column.kind == "date":
             texts = _map_distinct(field, lambda text: meaning(text, "date"))
@@ -124,7 +126,9 @@ def parse_as(
             wrong_rows = np.flatnonzero(np.isnat(dates) & np.array([text is not None for text in texts], bool))
             if wrong_rows.size:
                 example, row = datetime(2026, 12, 31, 18, 30).strftime(column.date), int(wrong_rows[0])
-                raise ValueError(f"{place} dates such as {example}, got {quote(texts[row])} in {line(row)}")
+                raise ValueError(
+                    f"{place} dates such as {example}, got {quote(texts[row])} in {line(row)}; write it in this format"
+                )
         else:
             values[column.name] = _map_distinct(field, partial(meaning, kind=column.kind))
     return values

@@ -297,7 +297,7 @@ def _numbers(name: str, values: np.ndarray, lines: np.ndarray | None) -> np.ndar
         parsed = parse_numbers_of(texts)
         if parsed is None:
             wrong, row = first_text(texts)
-            raise ValueError(f"column {name!r} must hold numbers, got {quote(wrong)} in {line(row)}")
+            raise ValueError(f"column {name!r} must hold numbers, got {quote(wrong)} in {line(row)}; correct it")
         values = parsed
     numbers = values.astype(np.float64, copy=False)
     for row in inexact_rows(values)[:1]:

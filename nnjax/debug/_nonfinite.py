@@ -62,7 +62,10 @@ def first_nonfinite(
         raise TypeError(f"first_nonfinite: names must be a list of strings, one for each argument, got {names!r:.80}")
     names = [f"args[{i}]" for i in range(len(args))] if names is None else list(names)
     if len(names) != len(args):
-        raise ValueError(f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}")
+        raise ValueError(
+            f"first_nonfinite: got {len(names)} names for {len(args)} arguments: {names}; "
+            "pass one name for each argument"
+        )
     if any(checks.is_traced(leaf) for leaf in jax.tree.leaves(args)):
         raise TypeError("first_nonfinite: needs concrete values; call it outside jit, vmap and grad")
     batch = names.index("batch") if "batch" in names else len(args) - 1

@@ -82,7 +82,10 @@ def export_weights(
         got = jnp.shape(arrays[path]) if path in arrays else "nothing"
         shape = shapes[path].shape if path in shapes else "nothing"
         if got != shape:
-            raise ValueError(f"{library.where}: got {got} at {path}, but init of the network returns {shape} there")
+            raise ValueError(
+                f"{library.where}: got {got} at {path}, but init of the network returns {shape} there; "
+                "pass its params and state"
+            )
     result = {}
     for part, convention, expected, paths in _pairs(library, parts, like, names or {}):
         leaves = {name: jnp.asarray(arrays[path])[copy] for name, (path, copy) in part.sources.items()}

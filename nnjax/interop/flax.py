@@ -134,7 +134,10 @@ def _flat(weights: Any) -> _Flat:
 
         if not isinstance(weights, (nnx.Module, nnx.State)):
             got = type(weights).__name__
-            raise TypeError(f"interop.flax: expected variables, an nnx.Module or an nnx.State, got {got}")
+            raise TypeError(
+                f"interop.flax: expected variables, an nnx.Module or an nnx.State, got {got}; "
+                "linen's init returns variables"
+            )
         tree = nnx.state(weights) if isinstance(weights, nnx.Module) else weights
     leaves = [
         (_convert.steps_of(weights, _keys(path)), jax.tree_util.keystr(path), leaf)

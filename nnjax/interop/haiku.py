@@ -156,7 +156,10 @@ def _flat(weights: Any) -> tuple[Library, Leaves]:
     """Return the conventions of Haiku, and the arrays by name in the order of creation."""
     trees = weights if isinstance(weights, tuple) else (weights,)
     if not all(isinstance(tree, Mapping) for tree in trees):
-        raise TypeError(f"interop.haiku: expected parameters or (parameters, state), got {type(weights).__name__}")
+        raise TypeError(
+            f"interop.haiku: expected parameters or (parameters, state), got {type(weights).__name__}; "
+            "pass what init of Haiku returned"
+        )
     steps, leaves = {}, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
         keys = [step.key for step in path[1:]]

@@ -99,7 +99,9 @@ def tensorboard_log(writer: Any) -> Callback:
     loss 23
     """
     if not hasattr(writer, "add_scalar"):
-        raise TypeError(f"tensorboard_log: writer must be a SummaryWriter, got {writer!r:.80}")
+        raise TypeError(
+            f"tensorboard_log: writer must be a SummaryWriter, got {writer!r:.80}; pass SummaryWriter(folder)"
+        )
 
     def write(ts: TrainState, record: Record) -> None:
         for row in history_rows([record]):

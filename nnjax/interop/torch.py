@@ -104,7 +104,10 @@ def _flat(weights: Any) -> Leaves:
     if hasattr(weights, "state_dict"):
         weights = weights.state_dict()
     if not isinstance(weights, Mapping):
-        raise TypeError(f"interop.torch: expected a module or a state dict, got {type(weights).__name__}")
+        raise TypeError(
+            f"interop.torch: expected a module or a state dict, got {type(weights).__name__}; "
+            "read a file with torch.load"
+        )
     arrays = {_path(name): _array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     # Flatten the norms of the weights, because weight_norm stores them with axes of length 1
     return {

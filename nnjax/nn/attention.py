@@ -124,7 +124,9 @@ def _inputs(name: str, x: Array | AttentionInput) -> AttentionInput:
         source = inputs.context.shape[1]
     if inputs.mask is not None:
         if inputs.mask.dtype != bool:
-            raise TypeError(f"{name}: mask must hold booleans, True where attended, got {inputs.mask.dtype}")
+            raise TypeError(
+                f"{name}: mask must hold booleans, True where attended, got {inputs.mask.dtype}; use mask.astype(bool)"
+            )
         if inputs.mask.shape != (batch, length, source):
             raise ValueError(f"{name}: mask must be ({batch}, {length}, {source}), got {tuple(inputs.mask.shape)}")
     return inputs

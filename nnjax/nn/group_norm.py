@@ -72,7 +72,9 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
         checks.key(name, key, x)
         checks.batched(name, x)
         if x.shape[-1] % (groups or 1):
-            raise ValueError(f"{name}: groups must divide the channels, got {groups} groups for {x.shape[-1]}")
+            raise ValueError(
+                f"{name}: groups must divide the number of channels, got {groups} for {x.shape[-1]} channels"
+            )
         return {"scale": jnp.ones(x.shape[-1:], param_dtype(x)), "bias": jnp.zeros(x.shape[-1:], param_dtype(x))}, ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
@@ -83,7 +85,10 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
         dtype = wide_dtype(x)
         grouped = x.astype(dtype).reshape(x.shape[0], -1, groups or channels, channels // (groups or channels))
         if grouped.shape[1] * grouped.shape[3] < 2:
-            raise ValueError(f"{name}: each group needs at least 2 values to normalise, got x {tuple(x.shape)}")
+            raise ValueError(
+                f"{name}: each group needs at least 2 values to normalise, got x {tuple(x.shape)}; use fewer "
+                "groups or more positions"
+            )
         centred = grouped - grouped.mean((1, 3), keepdims=True)
         inverse = lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + jnp.asarray(eps, dtype))
         y = (centred * inverse).reshape(x.shape) * per_feature(params["scale"].astype(dtype), x)

@@ -279,7 +279,9 @@ def _sequences(name: str, x: Array | Sequences) -> Sequences:
     if not isinstance(x, Sequences):
         return Sequences(x, jnp.full(array.shape[0], array.shape[1]))
     if not jnp.issubdtype(x.lengths.dtype, jnp.integer):
-        raise TypeError(f"{name}: lengths must be integers, got {x.lengths.dtype}")
+        raise TypeError(
+            f"{name}: lengths must be integers, got {x.lengths.dtype}; cast them, as in lengths.astype(int)"
+        )
     if x.lengths.shape != array.shape[:1]:
         raise ValueError(f"{name}: lengths must be ({array.shape[0]},), one per sequence, got {tuple(x.lengths.shape)}")
     return x

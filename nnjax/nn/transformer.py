@@ -129,7 +129,9 @@ def language_model(
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         checks.numbers("language_model", x, "(batch, length)")
         if len(x.shape) != 2:
-            raise ValueError(f"language_model: x must be (batch, length) tokens, got {tuple(x.shape)}")
+            raise ValueError(
+                f"language_model: x must be (batch, length) tokens, got {tuple(x.shape)}; use x[None] for one sequence"
+            )
         return net.init(key, x)
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:

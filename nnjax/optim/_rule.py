@@ -288,5 +288,8 @@ def checked_dtype(name: str, dtype: DTypeLike) -> Any:
     except TypeError as error:
         raise TypeError(f"{name}: expected a dtype such as jnp.bfloat16 for the moments, got {dtype!r}") from error
     if not jnp.issubdtype(result, jnp.inexact):
-        raise TypeError(f"{name}: the dtype of moments must be floating-point or complex, got {result}")
+        raise TypeError(
+            f"{name}: the dtype of moments must be floating-point or complex, got {result}; "
+            "pass for example jnp.bfloat16"
+        )
     return result

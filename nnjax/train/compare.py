@@ -88,7 +88,7 @@ def compare(
     True
     """
     if checks.positive_int("compare", "seeds", seeds) < 2:
-        raise ValueError("compare: an interval needs at least 2 seeds, got 1")
+        raise ValueError("compare: an interval needs at least 2 seeds, got 1; pass for example seeds=10")
     for name, run in (("first", first), ("second", second)):
         check_trainable("compare", name, run)
     checks.in_range("compare", "confidence", confidence, "(0, 1)")
@@ -174,7 +174,9 @@ def paired_difference(first: Array, second: Array, *, confidence: float = 0.95) 
         raise ValueError(f"{where}: an interval needs at least 2 seeds, got {n}; run more seeds")
     bad = np.flatnonzero(~(np.isfinite(a) & np.isfinite(b)))
     if bad.size:
-        raise ValueError(f"{where}: scores must be finite, got {a[bad[0]]} and {b[bad[0]]} for seed {bad[0]}")
+        raise ValueError(
+            f"{where}: scores must be finite, got {a[bad[0]]} and {b[bad[0]]} for seed {bad[0]}; omit it in both"
+        )
     mean = float((a - b).mean())
     half = float(stdtrit(n - 1, (1 + confidence) / 2) * (a - b).std(ddof=1) / math.sqrt(n))
     return PairedDifference(mean, mean - half, mean + half, n)

@@ -167,7 +167,10 @@ def _check_split(i: int, split: Any) -> tuple[np.ndarray, np.ndarray]:
     for rows in split:
         part = np.asarray(rows)
         if part.ndim != 1 or (part.size and part.dtype.kind not in "iu"):
-            raise TypeError(f"{where} must hold lists of row numbers, got {part.dtype} of shape {part.shape}")
+            raise TypeError(
+                f"{where} must hold lists of row numbers, got {part.dtype} of shape {part.shape}; "
+                "np.flatnonzero converts a mask"
+            )
         if not part.size or part.min() < 0:
             raise ValueError(f"{where} must hold at least one row in each part, and none below 0, got {rows!r:.80}")
     shared = np.intersect1d(*split)

@@ -61,7 +61,7 @@ def join_processes(coordinator: str | None, processes: int | None, index: int | 
       RuntimeError: if the other processes do not connect within five minutes.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
-        raise ValueError(f"coordinator must be host:port, got {coordinator!r}")
+        raise ValueError(f"coordinator must be host:port, got {coordinator!r}; add a port, as in host1:1234")
     if processes is not None and index is not None and not 0 <= index < processes:
         raise ValueError(f"the index of the process must be in 0 … {processes - 1}, got {index}")
     jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=HEARTBEAT)
