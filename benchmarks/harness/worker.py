@@ -134,7 +134,7 @@ def _device_memory() -> dict[str, int]:
 
 
 def _free_memory() -> None:
-    """Return memory to the system. Otherwise a dozen processes hold the compilers' memory of all earlier variants."""
+    """Free unused memory. Otherwise a dozen processes would keep the compilers' memory of all earlier variants."""
     if (jax := sys.modules.get("jax")) is not None:
         jax.clear_caches()
     gc.collect()

@@ -28,7 +28,7 @@ class ClassScores(NamedTuple):
 
 
 def baseline(table: Table, training: Data, test: Data) -> Baseline:
-    """Return the test scores of the constant prediction that fits the training rows best."""
+    """Return the constant prediction that fits the training rows best, with its test scores."""
     fitted, y = np.asarray(training.y), np.asarray(test.y)
     if table.task == "classification":
         most = int(np.bincount(fitted).argmax())

@@ -30,7 +30,7 @@ class Difference(NamedTuple):
     name: str
     numbers: int  # number of differing elements
     size: int
-    largest: float  # largest absolute difference; NaN for NaNs, or if an array is missing or has another shape or dtype
+    largest: float  # largest absolute difference; NaN for NaN, or if an array is missing or differs in shape or dtype
 
 
 def make_receipt(

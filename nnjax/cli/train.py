@@ -164,7 +164,7 @@ def _resumed_config(path: Path, out: Path | None, config: Config, written: set[s
 
 
 def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Config:
-    """If the members do not all fit into memory, set the group size to the largest that fits."""
+    """Set the group size to the largest that fits into memory, unless all members fit."""
     if config.members is None or config.group is not None:
         return config
     group = group_that_fits(prepared.run, prepared.training, config.members, strategy=config.strategy, mesh=mesh)

@@ -65,7 +65,7 @@ def write_records(path: str | Path, records: Sequence[Mapping[str, Any]], *, quo
 
 
 def finite(content: Any) -> Any:
-    """Return plain values with NaN and infinities replaced by None, and tuples by lists."""
+    """Return plain values with NaN and infinities replaced with None, and tuples with lists."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):

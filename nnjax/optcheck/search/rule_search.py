@@ -90,7 +90,7 @@ class Budget:
             yield item
 
     def take(self, fits: int) -> bool:
-        """Use a number of fits at once for a level without fits, and return True if so many are left."""
+        """Use a number of fits at once for a level without fits, and return True if that many are left."""
         enough = self.used + fits <= self.fits
         self.used += fits if enough else 0
         return enough

@@ -1,4 +1,4 @@
-"""Replace trials that fall behind by copies of good ones with perturbed settings (population-based training).
+"""Replace trials that fall behind with copies of good ones with perturbed settings (population-based training).
 
 All trials of the population reach a rung together. Only the best continue, a fraction `keep` of the population. Each
 of the others ends and is replaced by a new trial, which copies the network and the optimizer's state of a good trial,
