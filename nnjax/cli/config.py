@@ -120,10 +120,10 @@ def check_types(settings: Mapping[str, Any], types: Mapping[str, Any]) -> None:
 def with_defaults(config: Config, task: Task, n: int, features: int = 1) -> Config:
     """Replace None in the settings with the defaults that depend on the data.
 
-    By default, a regression has a smooth activation, no dropout and no normalisation, because dropout and batch
-    statistics add noise to its outputs, and layer normalisation distorts functions of one or two features. It takes at
-    least `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. Its weight decay limits overfitting: it is
-    `DECAY` times the number of features per training example, within `DECAY_RANGE`.
+    By default, a regression has a smooth activation, no dropout and no normalisation. Dropout and batch statistics
+    would add noise to its outputs, and layer normalisation would distort functions of one or two features. It takes at
+    least `LEAST_STEPS` steps, but at most `MOST_EPOCHS` epochs. Its weight decay limits overfitting: it is `DECAY`
+    times the number of features per training example, within `DECAY_RANGE`.
 
     Args:
       config: the settings.

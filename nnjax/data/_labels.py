@@ -19,10 +19,10 @@ SEVERAL = 4  # number of the smallest and of the largest out-of-range labels to 
 def check_labels(data: Examples, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Examples:
     """Check that all integer labels are valid for the loss: immediately for `Data`, batch by batch for a `Source`.
 
-    Only the loss determines which labels are valid, because it uses them as indices into the prediction. Labels in
-    0 … K - 1 are accepted, where K is the length of the longest axis of the prediction, without the batch axis, for
-    which the losses of the labels 0, K - 2 and K - 1 differ. If there is no such axis, all labels are accepted. For any
-    other label, the loss is evaluated on a random prediction for one example. The label is invalid if this loss is not
+    Only the loss determines which labels are valid, because it uses them as indices into the prediction. K is the
+    length of the longest axis of the prediction, apart from the batch axis, for which the labels 0, K - 2 and K - 1
+    have different losses. Labels in 0 … K - 1 are accepted; without such an axis, all labels are. For any other label,
+    the loss is evaluated on a random prediction for one example. The label is invalid if this loss is not
     finite. It is also invalid if its loss equals the loss of label 0, label K - 1, the label modulo K, or integers far
     out of range. Counts are valid, because their losses differ. Labels with a special meaning in the loss, such as -1
     for "no label", are valid, too.

@@ -60,8 +60,8 @@ def initializer_for(
 ) -> Initializer:
     """Return the weight initialiser that preserves the scale of activations under the activation that follows.
 
-    This is Glorot's (variance 2 / (inputs + outputs)) for tanh, sigmoid, soft_sign and softmax, LeCun's (1 / inputs)
-    for selu and for None (a last layer), and He's (2 / inputs) for all others, such as ReLU.
+    For tanh, sigmoid, soft_sign and softmax, this is Glorot's (variance 2 / (inputs + outputs)). For selu and for None
+    (a last layer), it is LeCun's (1 / inputs). For all others, such as ReLU, it is He's (2 / inputs).
 
     Args:
       activation: The function after the layer.

@@ -29,8 +29,8 @@ def curves(
 ) -> Figure:
     """Plot the loss by epoch and, below it, the validation score if there is one.
 
-    The members of an ensemble, or the folds of a cross-validation, are drawn as lines (at most 50), with their median
-    and, for 5 members or more, a band from the 10 % to the 90 % quantile.
+    The members of an ensemble, or the folds of a cross-validation, are drawn as lines (at most 50) with their median.
+    For 5 members or more, a band reaches from the 10 % to the 90 % quantile.
 
     Args:
       history: The history in the result of `train.fit`: records of numbers, or of arrays (members,).

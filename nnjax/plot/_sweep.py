@@ -68,8 +68,8 @@ def sweep(
 def _scale(axes: Axes, values: np.ndarray, log: bool, dimension: str) -> None:
     """Make an axis logarithmic if `log`.
 
-    Ticks are at the values if there are 2 to 6, and at five of them on a logarithmic axis of less than two decades,
-    which may contain no power of ten.
+    If there are 2 to 6 values, each has a tick. A logarithmic axis of less than two decades has ticks at five of the
+    values, because it may contain no power of ten.
     """
     axis = axes.xaxis if dimension == "x" else axes.yaxis
     distinct = np.unique(values)
