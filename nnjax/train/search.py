@@ -137,10 +137,11 @@ def search(
         median stopping: a trial continues if its score is below the median at its rung.
       method: "random" never stops a trial. "halving" keeps the best share of all trials that have reached a rung.
         "hyperband" distributes trials over brackets, which begin to stop trials at different rungs. "tpe" is halving,
-        with settings proposed by a model of the previous trials. "pbt" replaces the worst trials with copies of good ones
-        with perturbed settings; each copy counts as a trial.
-      patience: stop a trial if its score has not improved for this many rungs, with any method; None for no limit. With
-        "random" and a rung after each epoch, this is the early stopping of `fit`, and the next trial begins at once.
+        with settings proposed by a model of the previous trials. "pbt" replaces the worst trials with copies of good
+        ones with perturbed settings; each copy counts as a trial.
+      patience: stop a trial if its score has not improved for this many rungs, with any method; None means no limit.
+        With "random" and a rung after each epoch, this is the early stopping of `fit`, and the next trial begins at
+        once.
       score: name of an evaluated scalar to minimise. To maximise it, put a minus before the name, as in "-accuracy";
         the scores in the result are then negative accuracies.
       key: random key for the settings and all runs; `jax.random.key(0)` if None.
