@@ -263,7 +263,7 @@ LOSSES = [
              lambda rng: np.array([0, 2, 1, 2]), lambda z, t: (t != 2) * _reference_cross_entropy(z, t)),
     LossCase("cross_entropy, ignored, smoothed", functools.partial(_smooth, ignore_index=2), _labels(4, 5),
              _of_positions(_reference_smooth, _IGNORED), (4, 5, 3)),
-    LossCase("cross_entropy, weights of positions", _weigh(losses.cross_entropy), _labels(4, 5),
+    LossCase("cross_entropy, per-position weights", _weigh(losses.cross_entropy), _labels(4, 5),
              _of_positions(_reference_cross_entropy, _WEIGHTS), (4, 5, 3)),
     LossCase("binary_cross_entropy, numbers", losses.binary_cross_entropy, lambda rng: rng.integers(0, 2, 4),
              _reference_binary, (4,)),
