@@ -381,6 +381,13 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
         raise TypeError(f"{where}: x must be floating-point, got {x.dtype}; cast it, as in x.astype(jnp.float32)")
 
 
+def sequences(where: str, x: Any, axes: str = "(batch, length, features)") -> None:
+    """Raise unless `x` is a floating array with exactly three axes."""
+    batched(where, x, axes, 3)
+    if len(x.shape) != 3:
+        raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}")
+
+
 def features(where: str, x: Any, expected: int) -> None:
     """Raise ValueError unless the last axis of `x` has the size that the parameters require."""
     if x.shape[-1] != expected:

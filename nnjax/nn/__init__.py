@@ -25,7 +25,7 @@ from nnjax.nn.group_norm import group_norm, instance_norm
 from nnjax.nn.initializers import initializer_for
 from nnjax.nn.models import lenet, mlp, perceptron, residual_mlp
 from nnjax.nn.named import named
-from nnjax.nn.norm import batch_norm, layer_norm
+from nnjax.nn.norm import batch_norm, layer_norm, rms_norm
 from nnjax.nn.paths import labels, mask, paths
 from nnjax.nn.pool import avg_pool, global_avg_pool, max_pool
 from nnjax.nn.positions import learned_positions, rotary, sinusoidal_positions
@@ -34,7 +34,6 @@ from nnjax.nn.recurrent import Sequences, bidirectional, gru, lstm, rnn
 from nnjax.nn.remat import remat
 from nnjax.nn.repeat import repeat
 from nnjax.nn.resnet import resnet
-from nnjax.nn.rms_norm import rms_norm
 from nnjax.nn.scale import scale
 from nnjax.nn.serial import serial
 from nnjax.nn.shape import flatten, reshape

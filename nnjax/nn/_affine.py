@@ -24,7 +24,12 @@ def init_affine(key: Key, x: Array, shape: tuple[int, ...], w_init: Initializer,
     return params
 
 
-def check_initialisers(where: str, w_init: Any, b_init: Any) -> None:
+def affine_shapes(*w: int | None, bias: bool) -> dict[str, tuple[int | None, ...]]:
+    """Return the shapes of the parameters of an affine map, for `checks.leaves`."""
+    return {"w": w, "b": w[-1:]} if bias else {"w": w}
+
+
+def check_initialisers(where: str, w_init: Any, b_init: Any = jax.nn.initializers.zeros) -> None:
     """Raise TypeError unless both initialisers are functions."""
     checks.function(where, "w_init", w_init, "nn.initializers.he_normal()")
     checks.function(where, "b_init", b_init, "jax.nn.initializers.zeros")
@@ -37,8 +42,7 @@ def check_parts(where: str, params: Params, parts: Sequence[str], features: int,
             f"{where}: params must be a dict of {', '.join(parts)}, as returned by init, got {params!r:.60}"
         )
     for part in parts:
-        expected = {"w": (None, features), **({"b": (features,)} if bias else {})}
-        checks.leaves(where, f"params[{part!r}]", params[part], expected)
+        checks.leaves(where, f"params[{part!r}]", params[part], affine_shapes(None, features, bias=bias))
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:

@@ -68,7 +68,7 @@ def multi_head_attention(
     causal, bias, fused = (
         checks.flag(name, key, value) for key, value in (("causal", causal), ("bias", bias), ("fused", fused))
     )
-    check_initialisers(name, w_init, zeros)
+    check_initialisers(name, w_init)
     if rotate is not None:
         checks.function(name, "rotate", rotate, "nn.rotary()")
     parts = ("query", "key", "value", "out")
@@ -110,10 +110,8 @@ def multi_head_attention(
 def _inputs(name: str, x: Array | AttentionInput) -> AttentionInput:
     """Return the input as an `AttentionInput` after checking its shapes."""
     inputs = x if isinstance(x, AttentionInput) else AttentionInput(x)
-    checks.batched(name, inputs.x, "(batch, length, features)", 3)
-    batch, length, features = inputs.x.shape if inputs.x.ndim == 3 else (None,) * 3
-    if batch is None:
-        raise ValueError(f"{name}: x must be (batch, length, features), got {tuple(inputs.x.shape)}")
+    checks.sequences(name, inputs.x)
+    batch, length, features = inputs.x.shape
     source = length
     if inputs.context is not None:
         checks.batched(name, inputs.context, "(batch, context length, features)", 3)
@@ -137,7 +135,7 @@ def _attend(q: Array, k: Array, v: Array, mask: Array | None, *, causal: bool, f
     if fused:
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation="cudnn")
     # jax.nn.dot_product_attention would compute the softmax of float64 in float32
-    dtype = wide_dtype(q)
+    dtype = wide_dtype(q.dtype)
     logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     if causal:
         earlier = jnp.tril(jnp.ones(logits.shape[2:], bool))[None, None]

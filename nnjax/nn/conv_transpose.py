@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import check_initialisers, init_affine
+from nnjax.nn._affine import affine_shapes, check_initialisers, init_affine
 from nnjax.nn._features import per_feature
 from nnjax.nn._windows import Padding, PerAxis, Windows, check_windows, kernel_sizes, per_axis
 from nnjax.nn.initializers import he_normal
@@ -71,8 +71,8 @@ def conv_transpose(
         return init_affine(key, x, (*size, x.shape[-1], features), w_init, b_init if bias else None), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        b = {"b": (features,)} if bias else {}
-        checks.leaves(name, "params", params, {"w": (*kernel_sizes(kernel_size, params), None, features), **b})
+        shapes = affine_shapes(*kernel_sizes(kernel_size, params), None, features, bias=bias)
+        checks.leaves(name, "params", params, shapes)
         w = params["w"]
         checks.batched(name, x, "(batch, *spatial, channels)", w.ndim)
         checks.features(name, x, w.shape[-2])

@@ -4,7 +4,7 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import affine, affine_features_first, check_initialisers, init_affine
+from nnjax.nn._affine import affine, affine_features_first, affine_shapes, check_initialisers, init_affine
 from nnjax.nn.initializers import he_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -60,7 +60,7 @@ def dense(
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
-        checks.leaves(name, "params", params, {"w": (None, features), **({"b": (features,)} if bias else {})})
+        checks.leaves(name, "params", params, affine_shapes(None, features, bias=bias))
         checks.features(name, x, params["w"].shape[0])
         function = affine_features_first if features_first else affine
         return function(x, params["w"], params["b"] if bias else None), state

@@ -132,7 +132,7 @@ def _dropout(
         bits = _draw_bits(checks.key(name, key), mask_shape(x.shape), width)
         # Swap the 16-bit halves: for rates that are multiples of 2⁻¹⁶, only the original lower half matters
         draws = ~((bits << 16) | (bits >> 16))
-        dtype = wide_dtype(x)
+        dtype = wide_dtype(x.dtype)
         if isinstance(rate, float):
             threshold, keep = jnp.uint32(rate * 2.0**32), jnp.asarray(1 - rate, dtype)
         else:

@@ -5,7 +5,7 @@ from jax import Array
 from jax.nn.initializers import zeros
 
 from nnjax import checks
-from nnjax.nn._affine import affine, check_initialisers, check_parts, init_affine
+from nnjax.nn._affine import affine, affine_shapes, check_initialisers, check_parts, init_affine
 from nnjax.nn.initializers import Activation, he_normal, lecun_normal
 from nnjax.types import Initializer, Key, Layer, Params, State
 
@@ -44,7 +44,7 @@ def gated_dense(
     features = checks.positive_int("gated_dense", "features", features)
     name = f"gated_dense({features})"
     bias = checks.flag(name, "bias", bias)
-    check_initialisers(name, w_init, zeros)
+    check_initialisers(name, w_init)
     checks.function(name, "activation", activation, "jax.nn.silu")
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
@@ -92,7 +92,7 @@ def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal())
     features = checks.positive_int("maxout", "features", features)
     pieces = checks.positive_int("maxout", "pieces", pieces)
     name = f"maxout({features}, {pieces})"
-    check_initialisers(name, w_init, zeros)
+    check_initialisers(name, w_init)
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         key = checks.key(name, key, x)
@@ -101,7 +101,7 @@ def maxout(features: int, pieces: int = 2, *, w_init: Initializer = he_normal())
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
         checks.batched(name, x)
-        checks.leaves(name, "params", params, {"w": (None, features * pieces), "b": (features * pieces,)})
+        checks.leaves(name, "params", params, affine_shapes(None, features * pieces, bias=True))
         checks.features(name, x, params["w"].shape[0])
         y = affine(x, params["w"], params["b"])
         return y.reshape(*y.shape[:-1], features, pieces).max(-1), state

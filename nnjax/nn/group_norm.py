@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature, wide_dtype
+from nnjax.nn._features import check_scale, init_scale, per_feature, wide_dtype
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -70,19 +70,17 @@ def _group_norm(name: str, groups: int | None, eps: float | Array) -> Layer:
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         checks.key(name, key, x)
-        checks.batched(name, x)
+        params = init_scale(name, x)
         if x.shape[-1] % (groups or 1):
             raise ValueError(
                 f"{name}: groups must divide the number of channels, got {groups} for {x.shape[-1]} channels"
             )
-        return {"scale": jnp.ones(x.shape[-1:], param_dtype(x)), "bias": jnp.zeros(x.shape[-1:], param_dtype(x))}, ()
+        return params, ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        checks.batched(name, x)
-        checks.leaves(name, "params", params, {"scale": (None,), "bias": (None,)})
+        check_scale(name, x, params)
         channels = params["scale"].shape[0]
-        checks.features(name, x, channels)
-        dtype = wide_dtype(x)
+        dtype = wide_dtype(x.dtype)
         grouped = x.astype(dtype).reshape(x.shape[0], -1, groups or channels, channels // (groups or channels))
         if grouped.shape[1] * grouped.shape[3] < 2:
             raise ValueError(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature, wide_dtype
+from nnjax.nn._features import check_scale, init_scale, per_feature, wide_dtype
 from nnjax.nn.widths import Width, check_width, keep_first, moments
 from nnjax.types import Key, Layer, Params, State
 
@@ -44,12 +44,12 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         checks.key(name, key, x)
-        params = _init_params(name, x)
-        dtype = wide_dtype(x)
+        params = init_scale(name, x)
+        dtype = wide_dtype(x.dtype)
         return params, {"mean": jnp.zeros(x.shape[-1:], dtype), "var": jnp.ones(x.shape[-1:], dtype)}
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        _check(name, x, params)
+        check_scale(name, x, params)
         size = x.shape[-1:]
         checks.leaves(name, "state", state, {"mean": size, "var": size})
         if not train:
@@ -61,7 +61,7 @@ def batch_norm(*, decay: float | Array = 0.9, eps: float | Array = 1e-5) -> Laye
                 "use a larger batch, or train=False"
             )
         axes = tuple(range(x.ndim - 1))
-        wide = x.astype(wide_dtype(x))
+        wide = x.astype(wide_dtype(x.dtype))
         mean = wide.mean(axes)
         variance = jnp.square(wide - per_feature(mean, x)).mean(axes)
         batch = {"mean": mean, "var": variance * (count / (count - 1))}
@@ -104,27 +104,57 @@ def layer_norm(*, eps: float | Array = 1e-5, width: Width | None = None) -> Laye
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         checks.key(name, key, x)
-        return _init_params(name, x), ()
+        return init_scale(name, x), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        _check(name, x, params)
+        check_scale(name, x, params)
         if width is not None:
             check_width(name, "width", width, x.shape[-1])
-        mean, variance = moments(x.astype(wide_dtype(x)), width)
+        mean, variance = moments(x.astype(wide_dtype(x.dtype)), width)
         return keep_first(_normalise(x, mean, variance, eps, params), width), state
 
     return Layer(name, init, apply)
 
 
-def _init_params(name: str, x: Array) -> Params:
-    checks.batched(name, x)
-    return {"scale": jnp.ones(x.shape[-1:], param_dtype(x)), "bias": jnp.zeros(x.shape[-1:], param_dtype(x))}
+def rms_norm(*, eps: float | Array = 1e-6) -> Layer:
+    """Divide each example by the root mean square of its features, then scale it (RMSNorm).
 
+        y = scale · x / √(mean(x²) + eps),  mean over the last axis
 
-def _check(name: str, x: Array, params: Params) -> None:
-    checks.batched(name, x)
-    checks.leaves(name, "params", params, {"scale": (None,), "bias": (None,)})
-    checks.features(name, x, params["scale"].shape[0])
+    Args:
+      eps: A number > 0, added to the mean inside the root. The default is Flax's; torch uses the machine epsilon of
+        the dtype.
+
+    Shapes: x (batch, ..., features) -> y, the same shape. Parameters `{"scale": (features,)}`. The mean is computed
+    in float32 or a wider dtype.
+
+    Raises:
+      ValueError: if eps ≤ 0, or if x has the wrong number of features.
+      TypeError: if x is not floating-point.
+
+    >>> layer = nn.rms_norm()
+    >>> params, state = layer.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> y, _ = layer.apply(params, state, jnp.array([[3.0, 4.0]]), train=False)
+    >>> [f"{v:.3f}" for v in y[0]]
+    ['0.849', '1.131']
+
+    Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+    """
+    eps = checks.in_range("rms_norm", "eps", eps, "(0, inf)")
+    name = "rms_norm"
+
+    def init(key: Key, x: Array, /) -> tuple[Params, State]:
+        checks.key(name, key, x)
+        return init_scale(name, x, bias=False), ()
+
+    def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
+        check_scale(name, x, params, bias=False)
+        dtype = wide_dtype(x.dtype)
+        wide = x.astype(dtype)
+        inverse = lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + jnp.asarray(eps, dtype))
+        return (wide * inverse * per_feature(params["scale"].astype(dtype), x)).astype(x.dtype), state
+
+    return Layer(name, init, apply)
 
 
 def _normalise(x: Array, mean: Array, variance: Array, eps: float | Array, params: Params) -> Array:

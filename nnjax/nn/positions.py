@@ -11,8 +11,6 @@ from nnjax import checks
 from nnjax.nn._features import param_dtype, wide_dtype
 from nnjax.types import Initializer, Key, Layer, Params, State
 
-AXES = "(batch, length, features)"
-
 
 def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
     """Add sines and cosines of the position, with wavelengths from 2π to at most base · 2π.
@@ -38,11 +36,11 @@ def sinusoidal_positions(*, base: float = 10_000.0) -> Layer:
     name = "sinusoidal_positions"
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
-        _check(name, x)
+        checks.sequences(name, x)
         return (), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        _check(name, x)
+        checks.sequences(name, x)
         length, features = x.shape[1:]
         angles = _angles(length, features, base, x)
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(length, -1)[:, :features]
@@ -78,7 +76,7 @@ def learned_positions(length: int, *, w_init: Initializer = normal(0.02)) -> Lay
     checks.function(name, "w_init", w_init, "jax.nn.initializers.normal(0.02)")
 
     def check(x: Array) -> None:
-        _check(name, x)
+        checks.sequences(name, x)
         if x.shape[1] > length:
             raise ValueError(f"{name}: x has {x.shape[1]} positions, but there are vectors for only {length}")
 
@@ -130,15 +128,9 @@ def rotary(*, base: float = 10_000.0) -> Callable[[Array], Array]:
     return rotate
 
 
-def _check(name: str, x: Array) -> None:
-    checks.batched(name, x, AXES, 3)
-    if x.ndim != 3:
-        raise ValueError(f"{name}: x must be {AXES}, got {tuple(x.shape)}")
-
-
 def _angles(length: int, features: int, base: float | Array, x: Array) -> Array:
     """Return the angles (length, ⌈features / 2⌉) in float32 or a wider dtype; bfloat16 cannot represent 257."""
-    dtype = wide_dtype(x)
+    dtype = wide_dtype(x.dtype)
     positions = jnp.arange(length, dtype=dtype)[:, None]
     exponents = jnp.arange(0, features, 2, dtype=dtype)[None] / features
     return positions * jnp.asarray(base, dtype) ** -exponents

@@ -16,7 +16,6 @@ from nnjax.types import Initializer, Key, Layer, LayerLike, Params, State
 
 Carry = tuple[Array, ...]  # state of the cell, arrays (batch, features); the first one is the output
 Cell = Callable[[Params, Carry, Array], Carry]  # (params, carry, x w_x + b at one time step) -> carry
-AXES = "(batch, time, features)"
 
 
 class Sequences(NamedTuple):
@@ -233,7 +232,7 @@ def _recurrent(
 
         def blocks(init: Initializer, stream: int, rows: int) -> Array:
             keys = [jax.random.fold_in(jax.random.fold_in(key, stream), gate) for gate in range(gates)]
-            wide = wide_dtype(inputs)  # orthogonal() computes a QR decomposition, which needs at least 32 bits
+            wide = wide_dtype(inputs.dtype)  # orthogonal() computes a QR decomposition, which needs at least 32 bits
             return jnp.concatenate([init(k, (rows, features), wide).astype(dtype) for k in keys], -1)
 
         return {
@@ -273,9 +272,7 @@ def _recurrent(
 def _sequences(name: str, x: Array | Sequences) -> Sequences:
     """Return the input as `Sequences` after checking its shapes."""
     array = x.x if isinstance(x, Sequences) else x
-    checks.batched(name, array, AXES, 3)
-    if len(array.shape) != 3:
-        raise ValueError(f"{name}: x must be {AXES}, got {tuple(array.shape)}")
+    checks.sequences(name, array, "(batch, time, features)")
     if not isinstance(x, Sequences):
         return Sequences(x, jnp.full(array.shape[0], array.shape[1]))
     if not jnp.issubdtype(x.lengths.dtype, jnp.integer):

@@ -1,10 +1,9 @@
 """Build layers with trained scale factors."""
 
-import jax.numpy as jnp
 from jax import Array
 
 from nnjax import checks
-from nnjax.nn._features import param_dtype, per_feature
+from nnjax.nn._features import check_scale, init_scale, per_feature
 from nnjax.types import Key, Layer, Params, State
 
 
@@ -35,13 +34,10 @@ def scale(initial: float = 1.0) -> Layer:
 
     def init(key: Key, x: Array, /) -> tuple[Params, State]:
         checks.key("scale", key, x)
-        checks.batched("scale", x)
-        return {"scale": jnp.full(x.shape[-1:], initial, param_dtype(x))}, ()
+        return init_scale("scale", x, bias=False, initial=initial), ()
 
     def apply(params: Params, state: State, x: Array, /, *, train: bool, key: Key | None = None) -> tuple[Array, State]:
-        checks.batched("scale", x)
-        checks.leaves("scale", "params", params, {"scale": (None,)})
-        checks.features("scale", x, params["scale"].shape[0])
+        check_scale("scale", x, params, bias=False)
         return x * per_feature(params["scale"], x), state
 
     return Layer("scale", init, apply)

@@ -93,7 +93,7 @@ def spectral_norm(layer: LayerLike, *, iterations: int = 1, eps: float = 1e-12) 
         key = checks.key(name, key, x)
         params, state = layer.init(jax.random.fold_in(key, 0), x)
         _check_weights(name, params)
-        w = _matrix(params["w"]).astype(wide_dtype(params["w"]))
+        w = _matrix(params["w"]).astype(wide_dtype(params["w"].dtype))
         v = _unit(jax.random.normal(jax.random.fold_in(key, 1), w.shape[:1], w.dtype), eps)
         u, v = iterate(w, jnp.zeros_like(w[0]), v, 15)
         return params, {"layer": state, "u": u, "v": v}

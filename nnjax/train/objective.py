@@ -10,6 +10,7 @@ from jax import Array, lax
 from nnjax import checks, metrics
 from nnjax.data import n_rows
 from nnjax.nn import as_layer
+from nnjax.nn._features import wide_dtype
 from nnjax.nn.as_layer import checked_layer, refuse_module
 from nnjax.train._blocks import map_blocks
 from nnjax.types import Data, Key, Layer, LayerLike, Log, Loss, Objective, Params, PyTree, State
@@ -235,11 +236,6 @@ def as_wide(values: Any) -> Array:
     """Return the values as an array. Floating-point numbers with fewer than 32 bits are promoted to float32."""
     array = jnp.asarray(values)
     return array.astype(wide_dtype(jnp.result_type(array)))
-
-
-def wide_dtype(dtype: Any) -> Any:
-    """Return float32 for smaller floating-point dtypes, whose sums lose small terms; return other dtypes unchanged."""
-    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4 else dtype
 
 
 def _describe(value: Any) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from nnjax import checks
+from nnjax.nn._features import wide_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -101,9 +102,4 @@ def check_members(where: str, values: Array, last: str = "classes") -> Array:
         raise TypeError(
             f"{where}: predictions must be floating-point, got {values.dtype}; pass logits or means, not labels"
         )
-    return float32_at_least(values)
-
-
-def float32_at_least(values: Array) -> Array:
-    """Promote 16-bit and narrower floats to float32."""
-    return values if values.dtype.itemsize >= 4 else values.astype(jnp.float32)
+    return values.astype(wide_dtype(values.dtype))
