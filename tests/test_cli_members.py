@@ -267,10 +267,6 @@ def test_records_of_members_end_with_them():
     ]
     rows = history_records.split_members(history, np.array([False, True]))
     assert [(row["member"], row["epoch"], row["loss"]) for row in rows] == [(0, 1, 1), (0, 2, 0.5), (1, 1, 2)]
-    assert history_records.average_members(history) == [
-        {"epoch": 1, "step": 5, "loss": 1.5},
-        {"epoch": 2, "step": 10, "loss": 0.5},
-    ]
 
 
 @pytest.mark.parametrize(

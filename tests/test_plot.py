@@ -30,7 +30,7 @@ def lines(axes):
 
 def title(figure):
     """Return the headline and the second line of a picture."""
-    return style.header(figure)
+    return [" ".join(text.get_text().split()) for text in figure.texts[:2]]
 
 
 def logits_of(probabilities):

@@ -1,4 +1,4 @@
-"""Convert the records of a training history: units, averages over members, and rows for metrics.csv."""
+"""Convert the records of a training history: units, and rows for metrics.csv."""
 
 import csv
 import math
@@ -19,11 +19,6 @@ def finite_mean(values: Any) -> float:
 def in_target_units(record: Record, target_std: float) -> Record:
     """Convert the root mean squared errors of a regression from standard deviations to the units of the target."""
     return {k: v * target_std if k.removesuffix("_sd").endswith("rmse") else v for k, v in record.items()}
-
-
-def average_members(history: list[Record]) -> list[dict[str, float]]:
-    """Average each number in the records over the members."""
-    return [{k: finite_mean(v) if isinstance(v, np.ndarray) else v for k, v in record.items()} for record in history]
 
 
 def split_members(history: list[Record], stopped_early: np.ndarray) -> list[Record]:

@@ -66,11 +66,6 @@ def write_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], we
       pictures: PNG files, keyed by name; empty for a report without pictures.
       weights: SHA-256 of the parameters and the state.
     """
-    write_file(path / run_folder.REPORT, make_report(path, subject, pictures, weights))
-
-
-def make_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], weights: str) -> bytes:
-    """Return the content of report.html as bytes; see `write_report` for the arguments."""
     config, prepared, outcome, _, _ = subject
     table = prepared.dataset.table
     name = Path(config.data).name
@@ -99,7 +94,7 @@ def make_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], wei
         ),
         html_page.section("Reproduce", *_reproduce(path, subject, weights)),
     ]
-    return html_page.page(title, [part for part in body if part])
+    write_file(path / run_folder.REPORT, html_page.page(title, [part for part in body if part]))
 
 
 def _headline(subject: Subject) -> str:

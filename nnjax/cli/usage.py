@@ -1,6 +1,6 @@
 """Define the option --version, the exit codes in the help texts, and suggestions for unknown options."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -106,10 +106,7 @@ def _print_versions(requested: bool) -> None:
     if not requested:
         return
     for package in SHOWN:
-        try:
-            typer.echo(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            typer.echo(f"{package} is not installed")
+        typer.echo(f"{package} {version(package)}")
     raise typer.Exit
 
 

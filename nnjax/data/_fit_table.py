@@ -26,13 +26,9 @@ def choose_task(
     """Return the task and a reason in words. If `task` is None, infer it from the values of the target.
 
     Raises:
-      ValueError: if values are missing. It is also raised if `task` is None, the target contains text or dates, and
-        more than half of these are distinct.
+      ValueError: if `task` is None, the target contains text or dates, and more than half of these are distinct.
     """
-    values = column_values(frame, name)
-    missing, line = missing_rows(values), line_numbers(lines)
-    if missing.any():
-        raise TableError([missing_values(name, missing, line)])
+    values, line = column_values(frame, name), line_numbers(lines)
     distinct = len(set(values.tolist()))
     if task is not None:
         return task, "task was set"

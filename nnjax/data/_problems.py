@@ -69,9 +69,7 @@ def line_numbers(lines: np.ndarray | None) -> Line:
 def missing_values(column: str, missing: np.ndarray, line: Line) -> Problem:
     """Return the problem that describes the missing values of a column, given as a mask (rows,)."""
     count = int(missing.sum())
-    text = f"all {count} values are missing" if missing.all() else f"{_values(count)} missing, the first"
-    return Problem(column, f"{text} in {line(int(missing.argmax()))}" if not missing.all() else text)
-
-
-def _values(count: int) -> str:
-    return f"{count} value is" if count == 1 else f"{count} values are"
+    if missing.all():
+        return Problem(column, f"all {count} values are missing")
+    values = "1 value is" if count == 1 else f"{count} values are"
+    return Problem(column, f"{values} missing, the first in {line(int(missing.argmax()))}")

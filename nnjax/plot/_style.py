@@ -68,11 +68,6 @@ def new_figure(height: float, headline: str, context: str = "", *, width: float 
     return figure
 
 
-def header(figure: Figure) -> list[str]:
-    """Return the headline and the context of a figure, each as one line."""
-    return [" ".join(text.get_text().split()) for text in figure.texts[:2]]
-
-
 def style(axes: Axes, *, grid: bool = True) -> None:
     """Apply the common style to axes: no frame at the top and on the right, a faint grid, a small font."""
     axes.spines[["top", "right"]].set_visible(False)
