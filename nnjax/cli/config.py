@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
 }
-LEARNING_RATES = {  # default learning rate of each optimizer
+LEARNING_RATES = {  # default learning rate of each optimizer, by its name in nnjax.optim
     "sgd": 0.1,
     "momentum": 0.03,
     "nesterov": 0.03,
@@ -205,23 +205,13 @@ def make_optimizer(config: Config, steps: int) -> Optimizer:
     """
     checks.one_of("--optimizer", "optimizer", config.optimizer, LEARNING_RATES)
     rate = make_schedule(config, steps)
-    without_decay = {
-        "sgd": optim.sgd,
-        "momentum": optim.momentum,
-        "nesterov": optim.nesterov,
-        "rmsprop": optim.rmsprop,
-        "adagrad": optim.adagrad,
-        "adam": optim.adam,
-        "nadam": optim.nadam,
-    }
-    if config.optimizer in without_decay:
-        if config.weight_decay is not None:
-            raise ValueError(f"--weight-decay applies only to adamw and lion, not to {config.optimizer}")
-        optimizer = without_decay[config.optimizer](rate)
+    rule = getattr(optim, config.optimizer)
+    if config.optimizer in ("adamw", "lion"):
+        optimizer: Optimizer = rule(rate, weight_decay=1e-2 if config.weight_decay is None else config.weight_decay)
+    elif config.weight_decay is not None:
+        raise ValueError(f"--weight-decay applies only to adamw and lion, not to {config.optimizer}")
     else:
-        decay = 1e-2 if config.weight_decay is None else config.weight_decay
-        decoupled = optim.adamw if config.optimizer == "adamw" else optim.lion
-        optimizer = decoupled(rate, weight_decay=decay)
+        optimizer = rule(rate)
     if config.clip is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(checks.in_range("--clip", "norm", config.clip, "(0, inf)")), optimizer)

@@ -17,6 +17,11 @@ def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a line of plain text, labelled as a note."""
+    say(f"[bold yellow]note[/] {escape(text)}")
+
+
 def complain(text: str, label: str = "") -> None:
     """Print a message to standard error. Only the label may contain markup."""
     Console(stderr=True, highlight=False).print(label + escape(text), soft_wrap=True)
@@ -25,6 +30,11 @@ def complain(text: str, label: str = "") -> None:
 def show_warning(message: Warning | str, *_: Any) -> None:
     """Print a warning without its location; replaces `warnings.showwarning`."""
     complain(str(message), WARNING)
+
+
+def format_score(score: float) -> str:
+    """Format a score with four decimals, or with four significant digits if it is large."""
+    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
 
 
 def quote(value: Any) -> str:

@@ -1,9 +1,11 @@
 """Build a self-contained HTML page without scripts, with a layout for phones and a dark mode."""
 
 import base64
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 WIDE = 900  # pixels; wider pictures span both columns, and scroll on narrow screens
 SHORT = 12  # characters; columns of single words up to this length are not broken
@@ -94,6 +96,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Itera
         f"<tr{' class=strong' if i in emphasised else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
     )
     return f'<div class="scroll"><table>\n{top}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def number(value: Any) -> str:
+    """Format a score with four decimals, or four significant digits if it is large; a dash if None or not finite.
+
+    >>> from nnjax.cli import html_page
+    >>> [html_page.number(value) for value in (0.5, 1234.5, 12345.6, None)]
+    ['0.5000', '1,234', '1.235e+04', '–']
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
 def commands(rows: Sequence[tuple[str, str]]) -> str:

@@ -119,9 +119,10 @@ def _scores(subject: Subject) -> list[str]:
     rows = []
     for name in [name for name in SCORES if name in scores]:
         label = SCORES[name] + (f" ({unit})" if name == "rmse" else "")
-        rows.append([label, _number(scores[name]), _number(constant.scores.get(name))])
+        rows.append([label, html_page.number(scores[name]), html_page.number(constant.scores.get(name))])
     for target in table.target_names if table.several is not None else ():
-        rows.append([f"R² of {target}", *(_number(kind.get(f"r2({target})")) for kind in (scores, constant.scores))])
+        values = (kind.get(f"r2({target})") for kind in (scores, constant.scores))
+        rows.append([f"R² of {target}", *map(html_page.number, values)])
     explanation = f"The baseline is a constant prediction: {constant.prediction}."
     if outcome.member_scores is not None and len(outcome.member_scores) > 1:
         explanation = f"The test scores are for the members' averaged prediction. {explanation}"
@@ -146,7 +147,7 @@ def _recall(subject: Subject) -> str:
     predicted_counts = np.bincount(outcome.prediction.argmax(1), minlength=len(classes))
     numbers = dict(zip(classes, zip(counts.tolist(), predicted_counts.tolist(), strict=True), strict=True))
     rows = [
-        [name, _number(recall[name]), f"{numbers[name][0]:,}", f"{numbers[name][1]:,}"]
+        [name, html_page.number(recall[name]), f"{numbers[name][0]:,}", f"{numbers[name][1]:,}"]
         for name in sorted(recall, key=lambda name: (recall[name], -numbers[name][0]))[:MOST_CLASSES]
     ]
     return html_page.table(["class", "recall", "test rows", "predicted"], rows)
@@ -165,13 +166,13 @@ def _members(subject: Subject) -> str:
     for name in [name for name in SCORES if name in used[0]]:
         values = np.array([scores[name] for scores in used], float)
         sd = values.std(ddof=1) if len(values) > 1 else float("nan")
-        rows.append([SCORES[name], *map(_number, (values.mean(), sd, values.min(), values.max()))])
+        rows.append([SCORES[name], *map(html_page.number, (values.mean(), sd, values.min(), values.max()))])
     parts, notes = summary.get("uncertainty", {}), []
     if "sd" in parts:
-        text = f"Mean standard deviation of the members' predictions: {_number(parts['sd'])}."
+        text = f"Mean standard deviation of the members' predictions: {html_page.number(parts['sd'])}."
         notes.append(html_page.paragraph(text, faint=True))
     elif parts:
-        listed = ", ".join(f"{name} {_number(value)}" for name, value in parts.items())
+        listed = ", ".join(f"{name} {html_page.number(value)}" for name, value in parts.items())
         notes.append(html_page.paragraph(f"Mean uncertainty of the prediction in nats: {listed}.", faint=True))
     if outcome.left_out:
         notes.append(html_page.paragraph(f"Members left out because they diverged: {list(outcome.left_out)}."))
@@ -228,10 +229,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: Any) -> str:
-    """Format a score with four decimals, or four significant digits if it is large; a dash if None or not finite."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table as Grid
 
+from nnjax.cli.console import format_score
 from nnjax.train.engine.options import Record
 
 LEADERS = 5  # number of best trials to show
@@ -57,7 +58,7 @@ def _grid(table: Sequence[Record], names: Sequence[str], scores: Sequence[str], 
     for row in table:
         cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
         sd = f" ± {row[spread]:.{digits}f}" if spread in row else ""
-        numbers = [f"{row['epochs']:g}", _score(row["score"]) + sd, *(f"{row[name]:.4f}" for name in scores)]
+        numbers = [f"{row['epochs']:g}", format_score(row["score"]) + sd, *(f"{row[name]:.4f}" for name in scores)]
         grid.add_row(str(row["trial"]), *cells, *numbers)
     return grid
 
@@ -108,9 +109,4 @@ def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
     scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in SCORES if name in best)
     epochs = "1 epoch" if best["epochs"] == 1 else f"{best['epochs']:g} epochs"
-    return f"best score {_score(best['score'])} after {epochs}{scores}"
-
-
-def _score(score: float) -> str:
-    """Format a score with four decimals, or with four significant digits if it is large."""
-    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
+    return f"best score {format_score(best['score'])} after {epochs}{scores}"

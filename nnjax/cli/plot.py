@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
 from rich.markup import escape
 
-from nnjax import nn
 from nnjax.cli import evaluation, run_folder
 from nnjax.cli import options as o
 from nnjax.cli.config import Config
@@ -18,6 +16,7 @@ from nnjax.cli.devices import keep_programs
 from nnjax.cli.evaluation import Outcome
 from nnjax.cli.history import read_history, read_number
 from nnjax.cli.html_report import write_report
+from nnjax.cli.model import weight_shapes
 from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
 from nnjax.cli.receipt import data_digest
@@ -83,10 +82,7 @@ def _redraw_search(path: Path) -> list[str]:
 def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Outcome:
     """Return the saved network or ensemble with its predictions for the test data and its recorded scores."""
     table, x = prepared.dataset.table, prepared.dataset.test.x
-    net = nn.as_layer(prepared.run.net)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-    if config.members is not None:
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
+    shapes = weight_shapes(prepared.run, x, config.members)
     params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *shapes)
     outputs = evaluation.predict(prepared.run, params, state, x, members=config.members)
     scores = None if summary["test"] is None else {name: read_number(value) for name, value in summary["test"].items()}

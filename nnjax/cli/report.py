@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from nnjax import nn
 from nnjax.cli.baseline import Baseline, ClassScores, baseline, class_scores
 from nnjax.cli.config import Config
-from nnjax.cli.console import console, quote, say
+from nnjax.cli.console import console, note, quote, say
 from nnjax.cli.evaluation import Outcome, Scores
 from nnjax.cli.prepare import Prepared
 from nnjax.train import Result
@@ -72,7 +72,7 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
             say(escape(f"{name}: R² {_score(scores[f'r2({name})'])}   RMSE {scores[f'rmse({name})']:.4g}"))
         say(f"{constant.prediction}: R² {_score(constant.scores['r2'])}   RMSE {constant.scores['rmse']:.4g}")
     if caution := describe_caution(scores, len(dataset.test.x), named=dataset.rows is None):
-        say(f"[bold yellow]note[/] {caution}")
+        note(caution)
     if outcome.member_scores is None or len(outcome.member_scores) == 1:
         return
     parts = outcome.uncertainty
@@ -136,8 +136,8 @@ def print_classes(scores: ClassScores, constant: Baseline) -> None:
             "rare classes more"
         )
     if unsure:
-        listed = escape(_shorten([repr(name) for name in unsure]))
-        say(f"[bold yellow]note[/] fewer than {LEAST_FOR_RECALL} test rows, too few to judge the recall: {listed}")
+        listed = _shorten([repr(name) for name in unsure])
+        note(f"fewer than {LEAST_FOR_RECALL} test rows, too few to judge the recall: {listed}")
 
 
 def _score(value: float) -> str:

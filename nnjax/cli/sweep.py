@@ -17,7 +17,7 @@ from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
 from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run, with_defaults
-from nnjax.cli.console import console, option_name, quote, say
+from nnjax.cli.console import console, note, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
 from nnjax.cli.history import in_target_units, read_records
@@ -285,7 +285,7 @@ def redraw_sweep(path: Path) -> None:
 def _print_best(table: list[Record], request: Request, command: str) -> None:
     """Print the command that tests the best setting, and notes on values at an end of their range."""
     for edge in _edges(table, request):
-        say(f"[bold yellow]note[/] {escape(edge)}")
+        note(edge)
     if command:
         say(f"test the best setting with: [bold]{escape(command)}[/]")
     else:

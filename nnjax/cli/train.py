@@ -16,7 +16,7 @@ from nnjax.cli import options as o
 from nnjax.cli import pictures, report, run_folder
 from nnjax.cli.baseline import baseline, class_scores
 from nnjax.cli.config import Config, check_settings
-from nnjax.cli.console import say
+from nnjax.cli.console import note, say
 from nnjax.cli.convergence import describe_convergence
 from nnjax.cli.devices import join_processes, make_mesh, parallel_networks, start_devices, versions
 from nnjax.cli.evaluation import Outcome, evaluate
@@ -200,8 +200,8 @@ def _finish(
     else:
         report.print_early_stopping(result, config)
         rows = None if prepared.held_out is None else len(prepared.held_out.x)
-        if note := describe_convergence(result.history, keeps_best=config.patience is not None, rows=rows):
-            say(f"[bold yellow]note[/] {note}")
+        if advice := describe_convergence(result.history, keeps_best=config.patience is not None, rows=rows):
+            note(advice)
     report.print_scores(outcome, prepared)
     report.print_seconds(result, resumed=resumed)
     subject = pictures.Subject(config, prepared, outcome, history, summary)
