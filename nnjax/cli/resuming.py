@@ -1,5 +1,6 @@
-"""Check the options of --resume, and record the use of --anyway."""
+"""Collect the settings of a command, check the options of --resume, and record the use of --anyway."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import typer
 
 from nnjax.cli import run_folder
 from nnjax.cli.console import option_name
+from nnjax.cli.prepare import absolute_path, fashion_mnist_folder
 from nnjax.storage.lock import folder_lock
 from nnjax.train.engine.errors import format_differences
 
@@ -17,6 +19,20 @@ def written_settings(ctx: typer.Context) -> set[str]:
     """Return the names of the settings that the user wrote on the command line."""
     written = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     return {"data" if name == "name" else name for name in written}
+
+
+def settings_from(ctx: typer.Context, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of the options that are settings, and the absolute paths of the data.
+
+    Each argument of a command's function defines one of these options.
+
+    Args:
+      ctx: the context of the command.
+      names: names of the settings; those that the command does not have are omitted.
+    """
+    name, options = ctx.params["name"] or "", ctx.params
+    settings = {setting: options[setting] for setting in names if setting in options}
+    return settings | {"data": absolute_path(name), "data_dir": fashion_mnist_folder(name, options["data_dir"])}
 
 
 def check_resume(

@@ -16,23 +16,16 @@ from rich.table import Table as Grid
 from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
-from nnjax.cli.config import SWEEPABLE, Config, check_settings, make_run, with_defaults
+from nnjax.cli.config import SWEEP_SETTINGS, SWEEPABLE, Config, check_settings, make_run, with_defaults
 from nnjax.cli.console import console, note, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
 from nnjax.cli.history import in_target_units, read_records
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
-from nnjax.cli.prepare import (
-    Prepared,
-    absolute_path,
-    check_data_options,
-    fashion_mnist_folder,
-    prepare,
-    with_defined_scores,
-)
+from nnjax.cli.prepare import Prepared, check_data_options, prepare, with_defined_scores
 from nnjax.cli.rescue import write_results
-from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.cli.resuming import check_resume, record_anyway, settings_from, written_settings
 from nnjax.cli.sweep_report import SweepSubject, column_heading, draw_sweep
 from nnjax.storage.atomic_write import write_records
 from nnjax.train.engine.ensemble import platform_strategy
@@ -107,23 +100,7 @@ def sweep_command(
     For example: nnjax sweep digits --learning-rate 1e-4..1e-1:log:8 --width 32,64
     """
     began = time.perf_counter()
-    base = Config(
-        data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, drop=drop, missing=missing, na=na, sep=sep, decimal=decimal, test_share=test_share,
-        validation=validation, depth=depth, activation=activation, norm=norm, skip=skip, optimizer=optimizer,
-        schedule=schedule, clip=clip, class_weights=class_weights, batch_size=batch_size, epochs=epochs,
-        patience=patience, seed=seed, strategy=strategy, group=group,
-    )  # fmt: skip
-    settings = {
-        **asdict(base),
-        "learning_rate": learning_rate,
-        "width": width,
-        "dropout": dropout,
-        "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing,
-        "random": random,
-        "seeds": seeds,
-    }
+    settings = asdict(Config("")) | settings_from(ctx, SWEEP_SETTINGS)
     written = written_settings(ctx)
     if resume is None:
         check_data_options("sweep", name, written, anyway=anyway)

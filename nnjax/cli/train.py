@@ -15,7 +15,7 @@ from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import pictures, report, run_folder
 from nnjax.cli.baseline import baseline, class_scores
-from nnjax.cli.config import Config, check_settings
+from nnjax.cli.config import SETTINGS, Config, check_settings
 from nnjax.cli.console import note, say
 from nnjax.cli.convergence import describe_convergence
 from nnjax.cli.devices import join_processes, make_mesh, parallel_networks, start_devices, versions
@@ -24,10 +24,10 @@ from nnjax.cli.fitting import fit
 from nnjax.cli.history import in_target_units, split_members
 from nnjax.cli.html_report import write_report
 from nnjax.cli.messages import explain
-from nnjax.cli.prepare import Prepared, absolute_path, check_data_options, fashion_mnist_folder, prepare
+from nnjax.cli.prepare import Prepared, check_data_options, prepare
 from nnjax.cli.receipt import make_receipt
 from nnjax.cli.rescue import write_results
-from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.cli.resuming import check_resume, record_anyway, settings_from, written_settings
 from nnjax.data.table import Table
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train import Result
@@ -100,14 +100,7 @@ def train_command(
     Continue an interrupted run: nnjax train --resume runs/digits-20260101-120000
     """
     began = time.perf_counter()
-    config = Config(
-        data=absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir), target=target, task=task,
-        categorical=categorical, drop=drop, missing=missing, na=na, sep=sep, decimal=decimal, test_share=test_share,
-        validation=validation, width=width, depth=depth, activation=activation, norm=norm, dropout=dropout, skip=skip,
-        optimizer=optimizer, learning_rate=learning_rate, schedule=schedule, weight_decay=weight_decay, clip=clip,
-        class_weights=class_weights, batch_size=batch_size, epochs=epochs, seed=seed, label_smoothing=label_smoothing,
-        members=members, strategy=strategy, group=group, patience=patience, save_every=save_every, keep=keep,
-    )  # fmt: skip
+    config = Config(**settings_from(ctx, SETTINGS))
     written, saved_table = written_settings(ctx), None
     if resume is None:
         check_data_options("train", name, written, anyway=anyway)
