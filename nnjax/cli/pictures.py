@@ -1,9 +1,8 @@
 """Draw the pictures of a run."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,13 +40,11 @@ def draw(path: Path, subject: Subject) -> dict[str, bytes]:
 
     For a run that diverged, only the learning curves are drawn, and only if at least one loss is finite.
     """
-    pictures = {}
-    for name, make in _pictures(subject).items():
-        figure = make()
-        if figure is not None:
-            pictures[name] = plot.png(figure)
-            write_file(path / f"{name}.png", pictures[name])
-    return pictures
+    drawn = {}
+    for name, figure in _pictures(subject):
+        drawn[name] = plot.png(figure)
+        write_file(path / f"{name}.png", drawn[name])
+    return drawn
 
 
 def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:
@@ -92,22 +89,19 @@ def _patience(config: Config) -> str:
     return "best epoch kept" if never else f"patience {config.patience}"
 
 
-def _pictures(subject: Subject) -> dict[str, Callable[[], Any]]:
-    """Return the functions that draw the pictures of a run, keyed by name, in the order of the report."""
+def _pictures(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the figure of each picture of a run, in the order of the report."""
     config, prepared, outcome, history, summary = subject
     context = describe(config, outcome.scores)
-    pictures: dict[str, Callable[[], Any]] = {}
     if any(np.isfinite(record["loss"]).any() for record in history):
-        pictures["curves"] = lambda: plot.curves(
-            history, best_epoch=_best_epochs(history, summary), training=_training(config), context=context
-        )
+        best = _best_epochs(history, summary)
+        yield "curves", plot.curves(history, best_epoch=best, training=_training(config), context=context)
     if outcome.scores is None:
-        return pictures
+        return
     classify = prepared.dataset.table.task == "classification"
-    pictures |= _classification(subject, context) if classify else _regression(subject, context)
+    yield from _classification(subject, context) if classify else _regression(subject, context)
     if outcome.member_outputs is not None and len(outcome.member_outputs) > 1:
-        pictures |= _ensemble(subject, context)
-    return pictures
+        yield from _ensemble(subject, context)
 
 
 def _best_epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Any:
@@ -132,78 +126,67 @@ def _training(config: Config) -> str:
     return f"mean over the epoch, {raised}{weights}"
 
 
-def _classification(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+def _classification(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
     config, prepared, outcome, _, _ = subject
     table, logits = prepared.dataset.table, outcome.prediction
     x, labels = np.asarray(prepared.dataset.test.x), np.asarray(prepared.dataset.test.y)
-    pictures: dict[str, Callable[[], Any]] = {
-        "confusion": lambda: plot.confusion(logits, labels, table.classes, context=context)
-    }
+    yield "confusion", plot.confusion(logits, labels, table.classes, context=context)
     if len(labels) >= LEAST_FOR_RELIABILITY:
-        pictures["reliability"] = lambda: plot.reliability(logits, labels, context=context)
+        yield "reliability", plot.reliability(logits, labels, context=context)
     shape = image_shape(config, table)
     if shape is not None:
         images = pixels(x, shape, config, table)
-        pictures["uncertain"] = lambda: plot.uncertain(images, logits, labels, table.classes, context=context)
+        yield "uncertain", plot.uncertain(images, logits, labels, table.classes, context=context)
         if (logits.argmax(1) != labels).any():
-            pictures["mistakes"] = lambda: plot.mistakes(images, logits, labels, table.classes, context=context)
+            yield "mistakes", plot.mistakes(images, logits, labels, table.classes, context=context)
         if len(shape) == 2:
-            pictures["first_layer"] = lambda: _first_layer(subject, shape, context)
-        return pictures
+            yield from _first_layer(subject, shape, context)
+        return
     numbers = [column for column in table.columns if column.kind == "number"]
     if len(numbers) == len(table.columns) == len(table.mean) == 2 and len(table.classes) <= MOST_COLOURS:
-        pictures["regions"] = lambda: _regions(subject, context)
-    return pictures | _importance(subject, context)
+        yield "regions", _regions(subject, context)
+    yield from _importance(subject, context)
 
 
-def _regression(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+def _regression(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
     config, prepared, outcome, _, _ = subject
     table, outputs = prepared.dataset.table, outcome.member_outputs
     assert outcome.scores is not None
     true, predicted = (table.in_units(np.asarray(v, float)) for v in (prepared.dataset.test.y, outcome.prediction))
-    sd = table.in_units(outputs).std(0, ddof=1) if outputs is not None and len(outputs) > 1 else None
-    pictures: dict[str, Callable[[], Any]] = {}
+    sds = table.in_units(outputs).std(0, ddof=1) if outputs is not None and len(outputs) > 1 else None
     if len(table.mean) == len(table.target_names) == 1 and table.columns[0].kind == "number":
-        pictures["function"] = lambda: _function(subject, context)
+        yield "function", _function(subject, context)
     surface = len(table.mean) == 2 and [column.kind for column in table.columns] == ["number", "number"]
     for i, name in enumerate(table.target_names):
-        number = "" if table.several is None else f"_{i + 1}"
-        column = (predicted[:, i], true[:, i], name)
-        spread = None if sd is None else sd[:, i]
+        number, target_context = "", context
         if table.several is not None:  # show the score of this target, not the mean over the targets
-            context = describe(replace(config, target=name), {"r2": outcome.scores[f"r2({name})"]})
+            number = f"_{i + 1}"
+            target_context = describe(replace(config, target=name), {"r2": outcome.scores[f"r2({name})"]})
+        column = (predicted[:, i], true[:, i], name)
+        sd = None if sds is None else sds[:, i]
         if surface:
-            pictures[f"surface{number}"] = partial(_surface, subject, i, context)
-        pictures[f"predictions{number}"] = partial(plot.predictions, *column, sd=spread, context=context)
-        pictures[f"residuals{number}"] = partial(plot.residuals, *column, context=context)
-    return pictures | _importance(subject, describe(config, outcome.scores))
+            yield f"surface{number}", _surface(subject, i, target_context)
+        yield f"predictions{number}", plot.predictions(*column, sd=sd, context=target_context)
+        yield f"residuals{number}", plot.residuals(*column, context=target_context)
+    yield from _importance(subject, context)
 
 
-def _ensemble(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
+def _ensemble(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
     config, prepared, outcome, _, _ = subject
     assert outcome.scores is not None
     assert outcome.member_scores is not None
     classify = prepared.dataset.table.task == "classification"
     name, label = ("accuracy", "test accuracy") if classify else ("r2", "test R²")
     members = [scores[name] for i, scores in enumerate(outcome.member_scores) if i not in outcome.left_out]
-    averaged = outcome.scores[name]
-    pictures: dict[str, Callable[[], Any]] = {
-        "spread": lambda: plot.spread(np.array(members, float), averaged, label, context=context)
-    }
+    yield "spread", plot.spread(np.array(members, float), outcome.scores[name], label, context=context)
     if not classify:
-        return pictures
+        return
     logits, labels = jnp.asarray(outcome.member_outputs), jnp.asarray(prepared.dataset.test.y)
-
-    def ensemble_size() -> Any:
-        sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(config.seed))
-        return plot.ensemble_size(sizes, context=context)
-
-    def rejection() -> Any:
-        correct = jnp.asarray(outcome.prediction.argmax(-1) == np.asarray(labels))
-        curve = uncertainty.rejection_curve(correct, uncertainty.entropy_decomposition(logits).total)
-        return plot.rejection(*map(np.asarray, curve), context=context)
-
-    return pictures | {"ensemble_size": ensemble_size, "rejection": rejection}
+    sizes = uncertainty.ensemble_size_curve(logits, labels, jax.random.key(config.seed))
+    yield "ensemble_size", plot.ensemble_size(sizes, context=context)
+    correct = jnp.asarray(outcome.prediction.argmax(-1) == np.asarray(labels))
+    curve = uncertainty.rejection_curve(correct, uncertainty.entropy_decomposition(logits).total)
+    yield "rejection", plot.rejection(*map(np.asarray, curve), context=context)
 
 
 def _predictor(subject: Subject) -> Predictor:
@@ -211,8 +194,11 @@ def _predictor(subject: Subject) -> Predictor:
     return make_predictor(prepared, outcome.params, outcome.state, members=config.members, left_out=outcome.left_out)
 
 
-def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
-    """Draw the weights of the first dense layer; for an ensemble, use the first member that did not diverge."""
+def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Iterator[tuple[str, Any]]:
+    """Draw the weights of the first dense layer, if there is one.
+
+    For an ensemble, use the first member that did not diverge.
+    """
     config, _, outcome, _, _ = subject
     params = outcome.params
     if config.members is not None:
@@ -220,8 +206,8 @@ def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Any:
         params, context = jax.tree.map(lambda a: a[member], params), f"{context} · member {member}"
     for weights in nn.paths(params).values():
         if np.ndim(weights) == 2 and len(weights) == np.prod(shape):
-            return plot.first_layer(np.asarray(weights), shape, context=context)
-    return None
+            yield "first_layer", plot.first_layer(np.asarray(weights), shape, context=context)
+            return
 
 
 def _regions(subject: Subject, context: str) -> Any:
@@ -261,17 +247,12 @@ def _surface(subject: Subject, target: int, context: str) -> Any:
     )  # fmt: skip
 
 
-def _importance(subject: Subject, context: str) -> dict[str, Callable[[], Any]]:
-    """Return a function that draws the importance of the columns, or {} for one column or too few test rows."""
+def _importance(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
+    """Draw the importance of the columns, unless there is one column or too few test rows."""
     test, table = subject.prepared.dataset.test, subject.prepared.dataset.table
     x, y = np.asarray(test.x), np.asarray(test.y)
     if len(table.columns) == 1 or len(x) < LEAST_FOR_IMPORTANCE:
-        return {}
-
-    def importance() -> Any:
-        weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
-        seed = subject.config.seed
-        drops = permutation_importance(_predictor(subject), x, y, table, weights=weights, seed=seed)
-        return plot.importance(*drops, context=context)
-
-    return {"importance": importance}
+        return
+    weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
+    drops = permutation_importance(_predictor(subject), x, y, table, weights=weights, seed=subject.config.seed)
+    yield "importance", plot.importance(*drops, context=context)
