@@ -14,7 +14,7 @@ from nnjax import data
 from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of
 from nnjax.cli.prediction_file import write as write_predictions
 from nnjax.data._fit_table import _moments
-from nnjax.data._read_table import read_table
+from nnjax.data._read_table import read_new_rows, read_table
 from nnjax.data.table import Column, Table, check_table, encode
 
 pytestmark = [  # small tables have columns like that
@@ -99,7 +99,7 @@ def test_a_new_file_is_read_with_the_kinds_of_training(tmp_path):
     table = data.load(str(write(tmp_path / "t.csv", "c,b,t\n" + "".join(lines))), target="t").table
     assert table.columns[0] == Column("c", "text", ["01", "1", "2", "A"])
     rows = [
-        read_table(write(tmp_path / "n.csv", f"c,b\n{row}"), table=table).frame
+        read_new_rows(write(tmp_path / "n.csv", f"c,b\n{row}"), table).frame
         for row in ("01,.1\nA,.1\n", "01,.1\n1,.1\n")
     ]
     first, second = (table.features(row) for row in rows)
@@ -139,11 +139,11 @@ def test_kinds_are_stored(tmp_path, training, categorical, new, outcome):
     file = write(tmp_path / "n.csv", "c,b\n" + "".join(f"{field},1\n" for field in new))
     if isinstance(outcome, str):
         with pytest.raises(ValueError, match=outcome):  # noqa: PT012
-            read = read_table(file, table=table)
+            read = read_new_rows(file, table)
             table.features(read.frame, lines=read.lines)
         return
     assert table.columns[0].categories == outcome
-    assert np.isfinite(table.features(read_table(file, table=table).frame)).all()
+    assert np.isfinite(table.features(read_new_rows(file, table).frame)).all()
 
 
 REFUSED = {  # a whole CSV file, and the message

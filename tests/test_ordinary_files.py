@@ -12,7 +12,7 @@ from runs import SMALL, assert_mistake, nnjax, succeed, with_warnings
 
 from nnjax import data
 from nnjax.data._dates import encode_dates
-from nnjax.data._read_table import read_table
+from nnjax.data._read_table import read_new_rows, read_table
 from nnjax.data.table import Column, Table
 
 N = 40
@@ -161,14 +161,14 @@ def test_the_decimal_sign_is_that_of_training(tmp_path, stored, decimal, row, ex
     table = Table("regression", "t", [], columns, mean=[0.0, 0.0], std=[1.0, 1.0])
     path = write(tmp_path / "new.csv", f"a,b\n{row}\n")
     if isinstance(expected, list):
-        frame = read_table(path, table=table, decimal=decimal).frame
+        frame = read_new_rows(path, table, decimal=decimal).frame
         assert [frame["a"][0], frame["b"][0]] == expected
     elif "is read as" in expected:
         with pytest.warns(UserWarning, match=re.escape(expected)):
-            read_table(path, table=table)
+            read_new_rows(path, table)
     else:
         with pytest.raises(ValueError, match=re.escape(expected)):
-            read_table(path, table=table, decimal=decimal)
+            read_new_rows(path, table, decimal=decimal)
 
 
 def test_targets_have_the_decimal_sign_of_training(tmp_path):
@@ -176,7 +176,7 @@ def test_targets_have_the_decimal_sign_of_training(tmp_path):
     frame.to_csv(tmp_path / "t.csv", index=False, sep=";", decimal=",")
     table = data.load(tmp_path / "t.csv", target="t").table
     assert table.target_decimal == ","
-    np.testing.assert_allclose(read_table(tmp_path / "t.csv", table=table).frame["t"], A)
+    np.testing.assert_allclose(read_new_rows(tmp_path / "t.csv", table).frame["t"], A)
 
 
 DATES = {  # fields of a column; the first date and the format

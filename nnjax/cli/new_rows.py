@@ -16,7 +16,7 @@ from nnjax.data import Data, TableError
 from nnjax.data._frame import missing_rows
 from nnjax.data._numbers import Decimal
 from nnjax.data._problems import describe
-from nnjax.data._read_table import RawTable, read_table
+from nnjax.data._read_table import RawTable, read_new_rows
 from nnjax.data.table import Table
 
 
@@ -35,7 +35,7 @@ def read_rows(
     Raises:
       ValueError: if the file has no rows, or if the array x of an NPZ file has the wrong number of features.
     """
-    raw = read_table(file, table=table, more=keep, separator=separator, decimal=decimal)
+    raw = read_new_rows(file, table, keep=keep, separator=separator, decimal=decimal)
     if any(len(values) == 0 for values in raw.frame.values()):
         raise ValueError(f"{file} has no rows")
     width = len(raw.frame) - (table.target in raw.frame)

@@ -3,7 +3,7 @@
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -42,7 +42,7 @@ Options = dict[Decimal, Numbers]  # the numbers of a column, for each decimal se
 
 
 def parse_columns(
-    fields: dict[str, np.ndarray], kinds: dict[str, Kind], decimal: Decimal | None, separator: str, line: Line
+    fields: dict[str, np.ndarray], kinds: Mapping[str, Kind], decimal: Decimal | None, separator: str, line: Line
 ) -> dict[str, Parsed]:
     """Parse each column of a file as the kind that fits all its rows.
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -39,41 +39,72 @@ def is_table_file(name: str) -> bool:
 def read_table(
     path: Path,
     *,
-    table: Table | None = None,
-    kinds: Mapping[str, Kind] | None = None,
+    kinds: Mapping[str, Kind] = MappingProxyType({}),
     separator: str | None = None,
     decimal: Decimal | None = None,
     na: Collection[str] = (),
-    more: Collection[str] = (),
 ) -> RawTable:
-    """Read a CSV file with a header, a Parquet file, or an NPZ file.
+    """Read a CSV file with a header, a Parquet file, or an NPZ file, and detect the kinds of its columns.
 
     The arrays `x` and `y` of an NPZ file become the columns `x0`, `x1`, … and `y`.
 
     Args:
       path: the file.
-      table: the table from training. Only its columns are read from a CSV file, with the same kinds. None reads all
-        columns and detects their kinds.
       kinds: kinds to use without detection: "category" for columns of categories that may look like numbers or missing
         values; "text" for strings that must not be read as numbers or dates.
       separator: the separator of a CSV file; None detects it.
-      decimal: the decimal separator of a CSV file; None detects it or, with a table, uses those from training.
-      na: strings of a CSV file that mark missing values, in addition to the usual ones and to `table.na`.
-      more: further columns of the file to return without parsing; only with a table.
+      decimal: the decimal separator of a CSV file; None detects it.
+      na: strings of a CSV file that mark missing values, in addition to the usual ones.
 
     Raises:
       FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message gives the path.
       ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
     """
-    kinds = dict(kinds or {})
-    name = path.name.lower()
-    if name.endswith(_csv.SUFFIXES):
-        return _read_csv(path, table, kinds, separator, decimal, [*na, *((table.na if table else None) or ())], more)
-    frame = _read_parquet(path) if name.endswith(".parquet") else _npz_columns(path)
-    for kind, names in (("categorical column", kinds), ("column to keep", more)):
-        for column in names:
-            check_column(path, kind, column, frame)
-    return in_memory(frame, kinds)._replace(extra={column: np.asarray(frame[column]) for column in more})
+    if not _is_csv(path):
+        frame = _read_arrays(path)
+        _check_columns(path, "categorical column", kinds, frame)
+        return in_memory(frame, kinds)
+    fields = _csv.read_csv(path, separator)
+    texts = _without(fields.columns, na)
+    _check_columns(path, "categorical column", kinds, texts)
+    with checks.located(f"in {path}"):
+        parsed = parse_columns(texts, kinds, decimal, fields.separator, line_numbers(fields.lines))
+    values = {name: part.values for name, part in parsed.items()}
+    return RawTable(values, {name: part.column for name, part in parsed.items()}, fields.lines)
+
+
+def read_new_rows(
+    path: Path,
+    table: Table,
+    *,
+    keep: Collection[str] = (),
+    separator: str | None = None,
+    decimal: Decimal | None = None,
+) -> RawTable:
+    """Read the columns that a table has and those to keep from a file of new rows; see `read_table`.
+
+    Args:
+      path: the file.
+      table: the table from training, whose columns in a CSV file are read with the same kinds.
+      keep: further columns of the file to return without parsing.
+      separator: the separator of a CSV file; None detects it.
+      decimal: the decimal separator of a CSV file; None uses those from training.
+
+    Raises:
+      FileNotFoundError, OSError, ValueError, ModuleNotFoundError: as for `read_table`.
+    """
+    if not _is_csv(path):
+        frame = _read_arrays(path)
+        _check_columns(path, "column to keep", keep, frame)
+        return in_memory(frame, {})._replace(extra={name: np.asarray(frame[name]) for name in keep})
+    fields = _csv.read_csv(path, separator)
+    texts, line = _without(fields.columns, table.na or ()), line_numbers(fields.lines)
+    _check_columns(path, "column to keep", keep, texts)
+    columns = [column for column in table.columns if column.name in texts]
+    with checks.located(f"in {path}"):
+        values = parse_as(columns, texts, decimal, line) | _read_targets(table, texts, decimal, line)
+    extra = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in keep}
+    return RawTable(values, {column.name: column for column in columns}, fields.lines, extra)
 
 
 def in_memory(frame: Frame, kinds: Mapping[str, Kind]) -> RawTable:
@@ -81,37 +112,6 @@ def in_memory(frame: Frame, kinds: Mapping[str, Kind]) -> RawTable:
     values = {str(name): column_values(frame, name) for name in frame}
     values |= {name: as_texts(values[name]) for name in kinds if name in values}
     return RawTable(values, {name: Column(name, kind) for name, kind in kinds.items()})
-
-
-def _read_csv(
-    path: Path,
-    table: Table | None,
-    kinds: dict[str, Kind],
-    separator: str | None,
-    decimal: Decimal | None,
-    na: Sequence[str],
-    more: Collection[str],
-) -> RawTable:
-    fields = _csv.read_csv(path, separator)
-    line = line_numbers(fields.lines)
-    columns = {name: _without(column, na) for name, column in fields.columns.items()}
-    for name in kinds:
-        check_column(path, "categorical column", name, columns)
-    for name in more:
-        check_column(path, "column to keep", name, columns)
-    with checks.located(f"in {path}"):
-        if table is None:
-            parsed = parse_columns(columns, kinds, decimal, fields.separator, line)
-            return RawTable(
-                {name: part.values for name, part in parsed.items()},
-                {name: part.column for name, part in parsed.items()},
-                fields.lines,
-            )
-        own_columns = [column for column in table.columns if column.name in columns]
-        values = parse_as(own_columns, columns, decimal, line)
-        values |= _read_targets(table, columns, decimal, line)
-    extra = {name: np.array([field.removeprefix(_csv.MARK) for field in fields.columns[name]], object) for name in more}
-    return RawTable(values, {column.name: column for column in own_columns}, fields.lines, extra)
 
 
 def _read_targets(
@@ -129,9 +129,20 @@ def _read_targets(
     return values
 
 
-def _without(fields: np.ndarray, na: Sequence[str]) -> np.ndarray:
+def _without(fields: dict[str, np.ndarray], na: Collection[str]) -> dict[str, np.ndarray]:
     """Replace the strings `na`, which mark missing values, with empty strings."""
-    return np.where(np.isin(np.strings.strip(fields), list(na)), "", fields) if na else fields
+    if not na:
+        return fields
+    return {name: np.where(np.isin(np.strings.strip(column), list(na)), "", column) for name, column in fields.items()}
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith(_csv.SUFFIXES)
+
+
+def _read_arrays(path: Path) -> Frame:
+    """Read the columns of a Parquet file, or of an NPZ file."""
+    return _read_parquet(path) if path.name.lower().endswith(".parquet") else _npz_columns(path)
 
 
 def _read_parquet(path: Path) -> Frame:
@@ -158,3 +169,8 @@ def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> Non
     """Check that a file has a column. The error message lists similar names among the first thousand columns."""
     if name not in frame:
         checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))
+
+
+def _check_columns(path: Path, kind: str, names: Collection[str], frame: Collection[str]) -> None:
+    for name in names:
+        check_column(path, kind, name, frame)
