@@ -13,7 +13,7 @@ from nnjax.cli import html_page, run_folder
 from nnjax.cli.baseline import baseline
 from nnjax.cli.config import LEARNING_RATES, Config, fit_batch, with_defaults
 from nnjax.cli.console import option_name, quote
-from nnjax.cli.pictures import Subject, describe
+from nnjax.cli.pictures import Subject, describe, main_score
 from nnjax.data.table import Task
 from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
@@ -69,7 +69,8 @@ def write_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], we
     config, prepared, outcome, _, _ = subject
     table = prepared.dataset.table
     name = Path(config.data).name
-    title = f"{name}: {_headline(subject)}"
+    headline = "the training diverged" if outcome.scores is None else main_score(outcome.scores) or "a trained network"
+    title = f"{name}: {headline}"
     rows = [len(part.x) for part in (prepared.training, prepared.held_out, prepared.dataset.test) if part is not None]
     kinds = ["training", *(["validation"] if prepared.held_out is not None else []), "test"]
     split = ", ".join(f"{n:,} {kind}" for n, kind in zip(rows, kinds, strict=True))
@@ -95,16 +96,6 @@ def write_report(path: Path, subject: Subject, pictures: Mapping[str, bytes], we
         html_page.section("Reproduce", *_reproduce(path, subject, weights)),
     ]
     write_file(path / run_folder.REPORT, html_page.page(title, [part for part in body if part]))
-
-
-def _headline(subject: Subject) -> str:
-    scores = subject.outcome.scores
-    if scores is None:
-        return "the training diverged"
-    for name, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
-        if name in scores and np.isfinite(scores[name]):
-            return f"{label} {scores[name]:.4f}"
-    return "a trained network"
 
 
 def _scores(subject: Subject) -> list[str]:

@@ -74,12 +74,23 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
     }
     changing = {"depth": "network", "norm": "norm", "optimizer": "optimizer", "batch_size": "batch"}
     parts |= {part: "" for name, part in changing.items() if name in omit}
-    for score, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
-        value = None if scores is None else scores.get(score)
-        if value is not None and np.isfinite(value):
-            parts["score"] = f"{label} {value:.4f}"
+    parts["score"] = main_score(scores or {})
     space = "\N{NO-BREAK SPACE}"  # allows line breaks only between the parts
     return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
+
+
+def main_score(scores: Mapping[str, float | None]) -> str:
+    """Return the test accuracy or the test R² in words, or "" if it is unknown.
+
+    >>> from nnjax.cli.pictures import main_score
+    >>> main_score({"loss": 0.1, "accuracy": 0.975})
+    'test accuracy 0.9750'
+    """
+    for name, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
+        value = scores.get(name)
+        if value is not None and np.isfinite(value):
+            return f"{label} {value:.4f}"
+    return ""
 
 
 def _patience(config: Config) -> str:
