@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -79,12 +80,22 @@ def predict(run: Run, params: PyTree, state: PyTree, x: Any, *, members: int | N
     """Return the outputs of each member as an array (members, n, outputs); a single network counts as one member."""
     if members is None:
         params, state = jax.tree.map(lambda a: a[None], (params, state))
+    return np.asarray(_outputs(run, params, state, x))
 
-    @jax.jit
-    def outputs(params: PyTree, state: PyTree, x: Any) -> Any:
-        return lax.map(lambda network: run.predict(network[0], network[1], x), (params, state))
 
-    return np.asarray(outputs(params, state, x))
+@partial(jax.jit, static_argnums=0)
+def _outputs(run: Run, params: PyTree, state: PyTree, x: Any) -> Any:
+    return lax.map(lambda network: run.predict(network[0], network[1], x), (params, state))
+
+
+def mean_output(outputs: jax.Array, table: Table) -> np.ndarray:
+    """Average the outputs (members, n, outputs) of an ensemble, or the probabilities of classes.
+
+    Returns:
+      The prediction (n, outputs), as logits for classification.
+    """
+    classify = table.task == "classification"
+    return np.asarray(uncertainty.log_mean_probabilities(outputs) if classify else outputs.mean(0))
 
 
 def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -102,10 +113,10 @@ def average(outputs: jax.Array, table: Table) -> tuple[np.ndarray, dict[str, np.
     if table.task == "regression":
         sd = np.asarray(jnp.sqrt(uncertainty.variance_decomposition(outputs).epistemic))
         if table.several is not None:
-            return np.asarray(outputs.mean(0)), {"sd": sd * np.array([target.std for target in table.several])}
-        return np.asarray(outputs.mean(0)), {"sd": sd[:, 0] * table.target_std}
+            return mean_output(outputs, table), {"sd": sd * np.array([target.std for target in table.several])}
+        return mean_output(outputs, table), {"sd": sd[:, 0] * table.target_std}
     parts = uncertainty.entropy_decomposition(outputs)._asdict()
-    return np.asarray(uncertainty.log_mean_probabilities(outputs)), {k: np.asarray(v) for k, v in parts.items()}
+    return mean_output(outputs, table), {k: np.asarray(v) for k, v in parts.items()}
 
 
 def with_target_scores(scores: Mapping[str, Any], table: Table, prediction: Any, data: Data) -> Scores:

@@ -1,10 +1,10 @@
 """Measure the importance of each column of a table: the drop in the test score when the column is shuffled."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.cli.predictor import Predictor
 from nnjax.data.table import Table, feature_names
 
 MOST_ROWS, LEAST_ROWS = 2000, 200
@@ -21,7 +21,13 @@ class Importance(NamedTuple):
 
 
 def permutation_importance(
-    predict: Predictor, x: np.ndarray, y: np.ndarray, table: Table, *, weights: int, seed: int
+    predict: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    y: np.ndarray,
+    table: Table,
+    *,
+    weights: int,
+    seed: int,
 ) -> Importance:
     """Shuffle one column at a time among the test rows, and return the drops in the score.
 
@@ -29,7 +35,7 @@ def permutation_importance(
     both sources of error: the order of the shuffled values, and the choice of the test rows.
 
     Args:
-      predict: function from standardised features to predictions.
+      predict: function from standardised features (n, features) to predictions (n, outputs).
       x: standardised features of the test rows (rows, features).
       y: labels (rows,), or standardised targets (rows, targets).
       table: the encoding; the one-hot features of a categorical column are shuffled together.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,9 @@ import numpy as np
 
 from nnjax import nn, plot, uncertainty
 from nnjax.cli.config import LEARNING_RATES, Config
-from nnjax.cli.evaluation import Outcome, predict
+from nnjax.cli.evaluation import Outcome, mean_output, predict
 from nnjax.cli.images import image_shape, pixels
 from nnjax.cli.importance import permutation_importance
-from nnjax.cli.predictor import Predictor, make_predictor
 from nnjax.cli.prepare import Prepared
 from nnjax.data._load import NAMES
 from nnjax.storage.atomic_write import write_file
@@ -200,9 +200,18 @@ def _ensemble(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
     yield "rejection", plot.rejection(*map(np.asarray, curve), context=context)
 
 
-def _predictor(subject: Subject) -> Predictor:
+def _predict(subject: Subject, x: np.ndarray) -> np.ndarray:
+    """Return the prediction (n, outputs) for standardised features (n, features), averaged for an ensemble."""
+    outputs = _predict_members(subject, x)
+    return outputs[0] if len(outputs) == 1 else mean_output(jnp.asarray(outputs), subject.prepared.dataset.table)
+
+
+def _predict_members(subject: Subject, x: np.ndarray) -> np.ndarray:
+    """Return the outputs (members, n, outputs) of the members that did not diverge."""
     config, prepared, outcome, _, _ = subject
-    return make_predictor(prepared, outcome.params, outcome.state, members=config.members, left_out=outcome.left_out)
+    features = np.asarray(x, np.float32)
+    outputs = predict(prepared.run, outcome.params, outcome.state, features, members=config.members)
+    return np.delete(outputs, outcome.left_out, axis=0)
 
 
 def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Iterator[tuple[str, Any]]:
@@ -222,11 +231,11 @@ def _first_layer(subject: Subject, shape: tuple[int, ...], context: str) -> Iter
 
 
 def _regions(subject: Subject, context: str) -> Any:
-    table, test, average = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
+    table, test = subject.prepared.dataset.table, subject.prepared.dataset.test
     mean, std = np.array(table.mean), np.array(table.std)
 
     def probabilities(x: np.ndarray) -> np.ndarray:
-        return np.asarray(nn.softmax(jnp.asarray(average((x - mean) / std))))
+        return np.asarray(nn.softmax(jnp.asarray(_predict(subject, (x - mean) / std))))
 
     x = np.asarray(test.x) * std + mean
     names = [column.name for column in table.columns]
@@ -234,13 +243,10 @@ def _regions(subject: Subject, context: str) -> Any:
 
 
 def _function(subject: Subject, context: str) -> Any:
-    config, prepared, outcome, _, _ = subject
-    table, test = prepared.dataset.table, prepared.dataset.test
+    table, test = subject.prepared.dataset.table, subject.prepared.dataset.test
 
     def predict_members(x: np.ndarray) -> np.ndarray:
-        features = ((x - table.mean[0]) / table.std[0])[:, None].astype(np.float32)
-        outputs = predict(prepared.run, outcome.params, outcome.state, features, members=config.members)
-        return table.in_units(np.delete(outputs, outcome.left_out, axis=0))[..., 0]
+        return table.in_units(_predict_members(subject, ((x - table.mean[0]) / table.std[0])[:, None]))[..., 0]
 
     x = np.asarray(test.x, float)[:, 0] * table.std[0] + table.mean[0]
     target = table.in_units(np.asarray(test.y, float))[:, 0]
@@ -248,14 +254,15 @@ def _function(subject: Subject, context: str) -> Any:
 
 
 def _surface(subject: Subject, target: int, context: str) -> Any:
-    table, test, average = subject.prepared.dataset.table, subject.prepared.dataset.test, _predictor(subject)
+    table, test = subject.prepared.dataset.table, subject.prepared.dataset.test
     mean, std = np.array(table.mean), np.array(table.std)
     x, y = np.asarray(test.x, float) * std + mean, table.in_units(np.asarray(test.y, float))[:, target]
     names = [column.name for column in table.columns]
-    return plot.surface(
-        lambda x: table.in_units(average((x - mean) / std))[:, target], x, y, names, table.target_names[target],
-        context=context,
-    )  # fmt: skip
+
+    def predict_target(x: np.ndarray) -> np.ndarray:
+        return table.in_units(_predict(subject, (x - mean) / std))[:, target]
+
+    return plot.surface(predict_target, x, y, names, table.target_names[target], context=context)
 
 
 def _importance(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
@@ -265,5 +272,5 @@ def _importance(subject: Subject, context: str) -> Iterator[tuple[str, Any]]:
     if len(table.columns) == 1 or len(x) < LEAST_FOR_IMPORTANCE:
         return
     weights = sum(leaf.size for leaf in jax.tree.leaves(subject.outcome.params))
-    drops = permutation_importance(_predictor(subject), x, y, table, weights=weights, seed=subject.config.seed)
+    drops = permutation_importance(partial(_predict, subject), x, y, table, weights=weights, seed=subject.config.seed)
     yield "importance", plot.importance(*drops, context=context)
