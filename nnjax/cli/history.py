@@ -9,6 +9,8 @@ import numpy as np
 
 from nnjax.train.engine.options import Record
 
+VALIDATION_SCORES = ("validation_accuracy", "validation_r2")  # shown in addition to the loss
+
 
 def finite_mean(values: Any) -> float:
     """Return the mean of the finite numbers, or NaN if no number is finite."""

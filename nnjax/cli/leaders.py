@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table as Grid
 
 from nnjax.cli.console import format_score
+from nnjax.cli.history import VALIDATION_SCORES
 from nnjax.train.engine.options import Record
 
 LEADERS = 5  # number of best trials to show
-SCORES = ("validation_accuracy", "validation_r2")
 RUNNING = "running"
 
 
@@ -31,7 +31,7 @@ def leaders_table(console: Console, table: Sequence[Record], names: Sequence[str
       caption: text below the table.
       rows: number of rows to show.
     """
-    shown, scores = table[:rows], [name for name in SCORES if table and name in table[0]]
+    shown, scores = table[:rows], [name for name in VALIDATION_SCORES if table and name in table[0]]
     grid = _grid(shown, names, scores, caption, digits=4)
     if _fits(console, grid):
         return grid
@@ -107,6 +107,6 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 
 def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
-    scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in SCORES if name in best)
+    scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in VALIDATION_SCORES if name in best)
     epochs = "1 epoch" if best["epochs"] == 1 else f"{best['epochs']:g} epochs"
     return f"best score {format_score(best['score'])} after {epochs}{scores}"

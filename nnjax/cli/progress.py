@@ -6,10 +6,8 @@ from typing import Any
 
 import jax
 
-from nnjax.cli.history import finite_mean
+from nnjax.cli.history import VALIDATION_SCORES, finite_mean
 from nnjax.train.engine.options import Record
-
-SCORES = ("validation_accuracy", "validation_r2")
 
 
 def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
@@ -22,7 +20,8 @@ def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
         if tenth == last or jax.process_index() > 0:
             return
         last = tenth  # smaller than before when the next group of members starts
-        scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in SCORES if name in record]
+        shown = [name for name in VALIDATION_SCORES if name in record]
+        scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in shown]
         epoch = min(round(record["epoch"], 1), epochs)
         if tenth:
             line = f"epoch {epoch:g}/{epochs:g}  loss {finite_mean(record['loss']):.4f}{''.join(scores)}"

@@ -20,7 +20,7 @@ from nnjax.cli.config import SWEEP_SETTINGS, SWEEPABLE, Config, check_settings, 
 from nnjax.cli.console import console, note, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
-from nnjax.cli.history import in_target_units, read_records
+from nnjax.cli.history import VALIDATION_SCORES, in_target_units, read_records
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, check_data_options, prepare, with_defined_scores
@@ -230,7 +230,7 @@ def _rank(table: list[Record], score: str) -> list[Record]:
 
 
 def _print_table(table: list[Record], names: list[str], score: str, seeds: int) -> None:
-    scores = [score, *(name for name in ("validation_accuracy", "validation_r2") if name in table[0])]
+    scores = [score, *(name for name in VALIDATION_SCORES if name in table[0])]
     diverged = ["diverged"] if any(row["diverged"] for row in table) else []
     grid = Grid(header_style="bold")
     for name in [*names, *scores, *diverged]:

@@ -9,6 +9,7 @@ from nnjax import plot
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.config import Config
 from nnjax.cli.console import option_name
+from nnjax.cli.history import VALIDATION_SCORES
 from nnjax.cli.hyperparameters import Values
 from nnjax.cli.pictures import describe
 from nnjax.storage.atomic_write import write_file
@@ -62,7 +63,7 @@ def describe_sweep(subject: SweepSubject) -> str:
 def _page(subject: SweepSubject, pictures: Mapping[str, bytes], command: str) -> bytes:
     config, swept, table, score, seeds = subject
     name = Path(config.data).name
-    scores = [score, *(name for name in ("validation_accuracy", "validation_r2") if name in table[0])]
+    scores = [score, *(name for name in VALIDATION_SCORES if name in table[0])]
     rows = []
     for row in table[:MOST_ROWS]:
         cells = [f"{row[name]:.4g}" for name in swept]
