@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax import _targets
-from nnjax.plot._style import SMALL, WIDTH, new_figure, shorten
+from nnjax.plot._style import SMALL, WIDTH, label_bar, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,6 @@ def confusion(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], *,
             color = "white" if share[i, j] > 0.4 else "black"
             axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=size)
     bar = figure.colorbar(image, shrink=0.8)
-    bar.set_label("share of the true class", fontsize=9)
     bar.set_ticks(np.sqrt([0, 0.05, 0.2, 0.5, 1]).tolist(), labels=["0", ".05", ".2", ".5", "1"])
-    bar.ax.tick_params(labelsize=SMALL)
+    label_bar(bar, "share of the true class")
     return figure

@@ -54,8 +54,8 @@ def curves(
     figure = new_figure(5.0 if score else 2.9, headline, context)
     panels = figure.subplots(2 if score else 1, 1, squeeze=False)[:, 0]
     label = "\n".join(textwrap.wrap(f"training: {training}", 58))
-    loss = _draw(panels[0], history, "loss", label, TRAIN, members)
-    validation = _draw(panels[0], history, "validation_loss", "validation", HELD_OUT, members)
+    loss = _draw(panels[0], history, "loss", members, label=label, color=TRAIN)
+    validation = _draw(panels[0], history, "validation_loss", members)
     # Losses that span more than a factor of 20 are unreadable on a linear axis
     positive = np.concatenate([v[v > 0] for v in (loss, validation)])
     if positive.size and positive.max() > 20 * positive.min():
@@ -64,7 +64,7 @@ def curves(
     if best_epoch is not None and np.size(best_epoch) == 1:
         panels[0].axvline(float(np.ravel(best_epoch)[0]), color=HELD_OUT, linestyle=":", linewidth=1.2)
     if score:
-        values = _draw(panels[1], history, score, "validation", HELD_OUT, members)
+        values = _draw(panels[1], history, score, members)
         _mark_best(panels[1], history, score, best_epoch, members)
         panels[1].set(ylabel=SCORES[score])
         if score == "validation_accuracy":
@@ -97,7 +97,13 @@ def _matrix(history: Sequence[Mapping[str, Any]], name: str, members: int) -> tu
 
 
 def _draw(
-    axes: Axes, history: Sequence[Mapping[str, Any]], name: str, label: str, color: str, members: int
+    axes: Axes,
+    history: Sequence[Mapping[str, Any]],
+    name: str,
+    members: int,
+    *,
+    label: str = "validation",
+    color: str = HELD_OUT,
 ) -> np.ndarray:
     """Draw one quantity from the history and return its finite values."""
     x, y = _matrix(history, name, members)

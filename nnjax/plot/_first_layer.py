@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax.plot._mosaic import mosaic
-from nnjax.plot._style import SMALL, WIDTH, new_figure
+from nnjax.plot._style import WIDTH, label_bar, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,5 @@ def first_layer(weights: np.ndarray, shape: tuple[int, ...], *, context: str = "
     top = float(np.quantile(np.abs(weights[:, rows]), 0.995)) or 1.0
     image = axes.imshow(picture, cmap="RdBu_r", vmin=-top, vmax=top)
     axes.set_axis_off()
-    bar = figure.colorbar(image, shrink=0.7, extend="both")
-    bar.set_label("weight", fontsize=9)
-    bar.ax.tick_params(labelsize=SMALL)
+    label_bar(figure.colorbar(image, shrink=0.7, extend="both"), "weight")
     return figure

@@ -37,7 +37,7 @@ def uncertain(
     top = _probabilities(logits).max(1)
     rows = np.argsort(top, kind="stable")[:UNCERTAIN]
     headline = f"The {len(rows)} least certain test images"
-    return _captioned(headline, images, logits, labels, classes, rows, context)
+    return _captioned(images, logits, labels, classes, rows=rows, headline=headline, context=context)
 
 
 def mistakes(
@@ -63,16 +63,17 @@ def mistakes(
     if len(wrong) < 2:
         subject = "The only wrong prediction" if len(wrong) else "No wrong predictions"
         headline = f"{subject} among {len(probabilities)} test images"
-    return _captioned(headline, images, logits, labels, classes, rows, context)
+    return _captioned(images, logits, labels, classes, rows=rows, headline=headline, context=context)
 
 
 def _captioned(
-    headline: str,
     images: np.ndarray,
     logits: np.ndarray,
     labels: np.ndarray,
     classes: Sequence[str],
+    *,
     rows: np.ndarray,
+    headline: str,
     context: str,
 ) -> Figure:
     """Draw the images with the indices `rows`, each with its true class and prediction below it."""

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nnjax.plot._style import FAINT, HELD_OUT, INK, NEUTRAL, SMALL, WIDTH, new_figure, plain, shorten
-from nnjax.plot._trials import Column, Rows, column_of, is_wide, log_steps, trials_of
+from nnjax.plot._trials import Column, Rows, column_of, is_wide, jitter, log_steps, trials_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPREAD = 0.04  # height of the jitter that keeps equal values apart
-GOLDEN = 0.6180339887
 
 
 class _Axis(NamedTuple):
@@ -90,9 +89,8 @@ def _axis(column: Column, good: np.ndarray, trial: np.ndarray, *, log: bool) -> 
     x, labels = column
     if labels:
         last = max(1, len(labels) - 1)
-        spread = SPREAD * ((trial * GOLDEN) % 1 - 0.5)
         ticks = [(0.5 if len(labels) == 1 else i / last, shorten(label, 14)) for i, label in enumerate(labels)]
-        return _Axis((x / last if len(labels) > 1 else np.full(len(x), 0.5)) + spread, ticks)
+        return _Axis((x / last if len(labels) > 1 else np.full(len(x), 0.5)) + jitter(trial, SPREAD), ticks)
     if not good.any():
         return _Axis(np.full(len(x), np.nan), [])
     low, high = float(x[good].min()), float(x[good].max())

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax.plot._style import SMALL, WIDTH, new_figure, shorten, style
-from nnjax.plot._trials import Rows, column_of, explained, log_axis, name_places, score_points, trials_of
+from nnjax.plot._trials import Rows, column_of, explained, jitter, log_axis, name_places, score_points, trials_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = 2.3  # height of a panel in inches
 SPREAD = 0.5  # width of the horizontal jitter of equal values
-GOLDEN = 0.6180339887
 
 
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
@@ -47,7 +46,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         x, labels = column_of(table, name)
         if labels:  # jitter makes all points visible
-            score_points(axes, x + SPREAD * ((trials.trial * GOLDEN) % 1 - 0.5), trials)
+            score_points(axes, x + jitter(trials.trial, SPREAD), trials)
             name_places(axes, labels)
         else:
             score_points(axes, x, trials)

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 TRAIN, HELD_OUT, NEUTRAL = "#4477aa", "#ee6677", "#bbbbbb"  # Paul Tol's palette, distinguishable by the colour-blind
@@ -119,6 +120,12 @@ def legend(axes: Axes, *, columns: int = 1) -> None:
             handles, labels, frameon=False, fontsize=SMALL, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns,
             borderaxespad=0.2, handlelength=1.6, columnspacing=1.2,
         )  # fmt: skip
+
+
+def label_bar(bar: Colorbar, label: str) -> None:
+    """Label a colour bar in the common style."""
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=SMALL, which="both")
 
 
 def share_axis(axes: Axes, values: np.ndarray, dimension: str = "y") -> None:

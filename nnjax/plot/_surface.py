@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax.plot._plane import MOST_ROWS, plane_around
-from nnjax.plot._style import SMALL, legend, new_figure, shorten, style, whole_numbers
+from nnjax.plot._style import label_bar, legend, new_figure, shorten, style, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,8 +63,7 @@ def surface(
         edgecolors="white", linewidths=0.8, label="test rows, in the colours of their targets",
     )  # fmt: skip
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label(shorten(target_name, 34), fontsize=9)
-    bar.ax.tick_params(labelsize=SMALL)
+    label_bar(bar, shorten(target_name, 34))
     whole_numbers(bar.ax.yaxis)
     axes.set(xlabel=shorten(names[0], 40), ylabel=shorten(names[1], 34), xlim=extent[:2], ylim=extent[2:])
     style(axes, grid=False)

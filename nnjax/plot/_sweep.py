@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnjax.plot._style import HELD_OUT, SMALL, TRAIN, legend, new_figure, style
+from nnjax.plot._style import HELD_OUT, TRAIN, label_bar, legend, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,9 +110,7 @@ def _colours(axes: Axes, xy: tuple[np.ndarray, np.ndarray], value: np.ndarray, g
         low, high = value[order].min(), value[order].max()
         scale = LogNorm(low, high) if high > 5 * low > 0 else Normalize(low, high)
         points = axes.scatter(x[order], y[order], 70, value[order], cmap="viridis_r", norm=scale, clip_on=False)
-        bar = axes.figure.colorbar(points, ax=axes)
-        bar.set_label(label, fontsize=9)
-        bar.ax.tick_params(labelsize=SMALL, which="both")
+        label_bar(axes.figure.colorbar(points, ax=axes), label)
         best = order[-1]
         axes.plot(
             x[best], y[best], "*", color=HELD_OUT, markersize=13, label=f"lowest, {value[best]:.4g}", clip_on=False

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FEW = 6  # up to this many distinct numbers are drawn at evenly spaced positions, like strings
 GROUPS = 8  # largest number of groups for the explained variance
+GOLDEN = 0.6180339887  # multiples of the golden ratio are evenly distributed modulo 1
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -86,6 +87,11 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
         return 0.0
     free = (len(x) - 1) / max(1, len(x) - groups)
     return float(np.clip(1 - inside / total * free, 0, 1))
+
+
+def jitter(trial: np.ndarray, spread: float) -> np.ndarray:
+    """Return evenly distributed offsets (trials,) within ± spread / 2 that keep equal values apart."""
+    return spread * ((trial * GOLDEN) % 1 - 0.5)
 
 
 def score_points(axes: Axes, x: np.ndarray, trials: Trials) -> None:
