@@ -5,14 +5,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand
 
 from nnjax.cli import options as o
+from nnjax.cli import usage
 from nnjax.cli.console import complain, say
 from nnjax.cli.optcheck_process import CANNOT_RUN, run
 from nnjax.storage.atomic_write import write_file
-
-UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 
 
 def optcheck_command(
@@ -142,13 +140,13 @@ def _usage(message: str) -> Any:
     return error
 
 
-class Command(TyperCommand):
+class Command(usage.Command):
     """A command whose usage errors exit with code 4, because code 2 is a result of the comparison."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and set the exit code of usage errors."""
         try:
             return super().parse_args(ctx, args)
-        except UsageError as error:
+        except usage.UsageError as error:
             error.exit_code = CANNOT_RUN
             raise

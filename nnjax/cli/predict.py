@@ -15,8 +15,9 @@ from nnjax.cli.devices import keep_programs
 from nnjax.cli.model import run_model
 from nnjax.cli.new_rows import features, print_scores, read_rows
 from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of, write
-from nnjax.cli.prepare import separator_of, split_names
+from nnjax.cli.prepare import separator_of
 from nnjax.cli.search_model import search_model
+from nnjax.data._csv import split_names
 from nnjax.data._problems import line_numbers
 
 

@@ -14,6 +14,7 @@ from nnjax import data, metrics
 from nnjax.cli.config import Config, fit_batch, make_run, with_defaults
 from nnjax.cli.console import option_name, quote, say
 from nnjax.data import Data, Dataset, SplitError, TableError
+from nnjax.data._csv import split_names
 from nnjax.data._idx import DIRECTORY
 from nnjax.data._load import NAMES, load_with
 from nnjax.data._load_table import TableOptions
@@ -163,11 +164,6 @@ def _join_names(names: list[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return quote(line.getvalue())
-
-
-def split_names(names: str | None) -> list[str]:
-    """Split a line of CSV into names; names that contain commas are quoted."""
-    return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
 
 
 def separator_of(name: str | None) -> str | None:

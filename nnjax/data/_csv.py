@@ -117,6 +117,11 @@ def open_file(path: Path) -> io.BufferedReader:
         raise FileNotFoundError(f"no file {path}") from None
 
 
+def split_names(names: str | None) -> list[str]:
+    """Split a line of CSV into names; names that contain commas are quoted."""
+    return [] if names is None else [name.strip() for name in next(csv.reader([names], skipinitialspace=True))]
+
+
 def quote(text: str) -> str:
     """Quote a string for a message, and shorten it if it is long."""
     return repr(text) if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]!r}…"

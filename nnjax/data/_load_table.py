@@ -1,6 +1,5 @@
 """Load a table from a file or from memory: drop columns, fill missing values, split the rows and encode them."""
 
-import csv
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
+from nnjax.data._csv import split_names
 from nnjax.data._fit_table import choose_task, find_problems, fit_table, nearly_numbers
 from nnjax.data._frame import missing_rows
 from nnjax.data._kinds import Kind
@@ -102,7 +102,7 @@ def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) 
         raise ValueError(f"{place}: name the target, the column to predict; the columns are {list_names(raw.frame)}")
     names = [target] if isinstance(target, str) else list(target)
     if isinstance(target, str) and target not in raw.frame and "," in target:
-        names = [name.strip() for name in next(csv.reader([target], skipinitialspace=True))]
+        names = split_names(target)
     for name in names:
         check_column(place, "target column", name, raw.frame)
     if not names or len(set(names)) < len(names):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
+from nnjax.storage.paths import as_path
 from nnjax.types import PyTree
 
 FORMAT = "nnjax-tree"
@@ -35,7 +36,7 @@ def save(path: str | Path, tree: PyTree) -> None:
     """
     leaves, _ = tensor_file.named_leaves(tree)
     numbers = {name: type(leaf).__name__ for name, leaf in leaves.items() if type(leaf) in NUMBERS.values()}
-    write_file(Path(path).expanduser(), *tensor_file.serialize(tree, FORMAT, {"numbers": numbers}))
+    write_file(as_path(path), *tensor_file.serialize(tree, FORMAT, {"numbers": numbers}))
 
 
 def load(path: str | Path, like: PyTree | None = None) -> PyTree:
@@ -62,7 +63,7 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     >>> jax.tree.structure(nnjax.load("net.safetensors", like=shapes)) == jax.tree.structure(params)
     True
     """
-    path = Path(path).expanduser()
+    path = as_path(path)
     leaves, header = tensor_file.read(path)
     if like is not None:
         error = f"{path} differs from like:"
