@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -123,7 +123,7 @@ def save_config(path: Path, config: Config, table: Table, versions: dict[str, st
 
 def save_table(path: Path, table: Table) -> None:
     """Write the encoding of the rows."""
-    write_json(path / TABLE, {**table._asdict(), "columns": [list(column) for column in table.columns]})
+    write_json(path / TABLE, table._asdict())
 
 
 def load_table(path: Path) -> Table:
@@ -220,8 +220,7 @@ def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> d
         settings = _settings(content, types)
     except ValueError as error:
         raise ValueError(f"{path}: {file} is damaged: {error}") from error
-    if settings_digest(content) != content["sha256"].get("settings"):
-        _refuse(path, [_changed(file)])
+    _refuse(path, file_changes(path, file, {content["sha256"].get("settings")}, kind))
     return settings
 
 
@@ -288,19 +287,7 @@ def save_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
     """Write the receipt, the last file of a run, with checksums of the settings, of RECEIPT_FILES and of itself."""
     settings = settings_digest(read_json(path / CONFIG))
     content = {**receipt, "settings": settings, "files": {name: file_digest(path / name) for name in RECEIPT_FILES}}
-    write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
-
-
-def update_report_checksum(path: Path) -> None:
-    """Update only the checksum of REPORT in the receipt, after the report was written again.
-
-    Do nothing if the run has no receipt.
-    """
-    receipt = load_receipt(path)
-    if receipt is not None:
-        content = {name: value for name, value in receipt.items() if name != "sha256"}
-        content["files"] = {**receipt["files"], REPORT: file_digest(path / REPORT)}
-        write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
+    write_signed(path, content)
 
 
 def load_receipt(path: Path) -> ReceiptFile | None:
@@ -311,34 +298,70 @@ def load_receipt(path: Path) -> ReceiptFile | None:
     """
     if not os.path.lexists(path / RECEIPT):
         return None
+    receipt: ReceiptFile = read_signed(path, ReceiptFile, lambda _: RECEIPT_FILES)
+    return receipt
+
+
+def write_signed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the receipt of a run or a search, with a checksum of its content."""
+    content = {name: value for name, value in content.items() if name != "sha256"}
+    write_json(path / RECEIPT, {**content, "sha256": json_digest(content)})
+
+
+def read_signed(path: Path, kind: Any, names: Callable[[Any], Collection[str]]) -> Any:
+    """Return the receipt of a run or a search.
+
+    Args:
+      path: folder of the run or the search.
+      kind: type of the content, a `TypedDict`.
+      names: function of the content that returns the files whose checksums it must contain.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
     try:
-        receipt: ReceiptFile = check_kind("content", read_json(path / RECEIPT), ReceiptFile)
+        receipt = check_kind("content", read_json(path / RECEIPT), kind)
         if json_digest({name: value for name, value in receipt.items() if name != "sha256"}) != receipt["sha256"]:
             raise ValueError("its content does not match its SHA-256")
-        if receipt["files"].keys() | {REPORT} != set(RECEIPT_FILES):  # older runs have no checksum of the report
-            raise ValueError(f"expected the checksums of {', '.join(RECEIPT_FILES)}, got {', '.join(receipt['files'])}")
+        files, expected = receipt["files"], names(receipt)
+        if files.keys() | {REPORT} != set(expected):  # older runs have no checksum of the report
+            raise ValueError(f"expected the checksums of {', '.join(expected)}, got {', '.join(files)}")
     except (ValueError, OSError) as error:
         raise ValueError(f"{path / RECEIPT} is damaged: {error}") from error
     return receipt
 
 
+def update_report_checksum(path: Path, receipt: Mapping[str, Any]) -> None:
+    """Update only the checksum of REPORT in the receipt, after the report was written again."""
+    write_signed(path, {**receipt, "files": {**receipt["files"], REPORT: file_digest(path / REPORT)}})
+
+
+def file_changes(path: Path, name: str, checksums: set[str | None], since: str) -> list[str]:
+    """Describe a file that is missing or does not match its checksums; return [] for an unchanged file.
+
+    Args:
+      path: folder of the run, the sweep or the search.
+      name: name of the file.
+      checksums: the expected checksums, which should all be equal.
+      since: "run", "sweep" or "search", for the message.
+    """
+    try:
+        settings = name in (CONFIG, SWEEP, SEARCH)
+        checksum = settings_digest(read_json(path / name)) if settings else file_digest(path / name)
+    except OSError as error:
+        return [f"{name} cannot be read: {error.strerror}"]
+    return [] if checksums == {checksum} else [f"{name} has changed since the {since}: it does not match its SHA-256"]
+
+
 def changes(path: Path, names: Iterable[str]) -> list[str]:
     """Describe each of the named files that is missing or does not match its checksums in CONFIG and the receipt."""
-    config, receipt = read_json(path / CONFIG), load_receipt(path)
-    recorded = config["sha256"]
+    recorded, receipt = read_json(path / CONFIG)["sha256"], load_receipt(path)
     expected = {CONFIG: {recorded.get("settings")}, TABLE: {recorded.get(TABLE)}}
     if receipt is not None:
         for name, checksum in {**receipt["files"], CONFIG: receipt["settings"]}.items():
             expected.setdefault(name, set()).add(checksum)
-    problems = []
-    for name in [name for name in names if name in expected]:
-        try:
-            checksum = settings_digest(config) if name == CONFIG else file_digest(path / name)
-        except OSError as error:
-            problems.append(f"{name} cannot be read: {error.strerror}")
-        else:
-            problems += [] if {checksum} == expected[name] else [_changed(name)]
-    return problems
+    known = [name for name in names if name in expected]
+    return [problem for name in known for problem in file_changes(path, name, expected[name], "run")]
 
 
 def check_files(path: Path, names: Sequence[str]) -> None:
@@ -357,10 +380,6 @@ def check_files(path: Path, names: Sequence[str]) -> None:
             stacklevel=2,
         )
     _refuse(path, changes(path, names))
-
-
-def _changed(name: str) -> str:
-    return f"{name} has changed since the run: it does not match its SHA-256"
 
 
 def _refuse(path: Path, problems: Sequence[str]) -> None:
