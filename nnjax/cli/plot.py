@@ -19,7 +19,7 @@ from nnjax.cli.html_report import write_report
 from nnjax.cli.model import weight_shapes
 from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
-from nnjax.cli.receipt import data_digest
+from nnjax.cli.receipt import data_problem
 from nnjax.cli.search_folder import load_search
 from nnjax.cli.search_receipt import check_files, load_receipt, update_report_checksum
 from nnjax.cli.search_report import draw_search
@@ -51,11 +51,8 @@ def plot_command(
     run_folder.check_files(run, (run_folder.METRICS, run_folder.RESULT, run_folder.WEIGHTS))
     receipt = run_folder.load_receipt(run)
     prepared = prepare(config, table)
-    if receipt is not None and data_digest(prepared) != receipt["data"]:
-        raise ValueError(
-            f"{run}: the data or their split have changed since the run: their SHA-256 does not match the receipt; "
-            "restore the file, or train again"
-        )
+    if receipt is not None and (problem := data_problem(prepared, receipt, "run")):
+        raise ValueError(f"{run}: {problem}; restore the file, or train again")
     outcome = _outcome(run, config, prepared, summary)
     history = read_history(run / run_folder.METRICS)
     subject = Subject(prepared.config, prepared, outcome, history, summary)

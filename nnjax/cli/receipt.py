@@ -11,7 +11,9 @@ from nnjax.cli.config import Config
 from nnjax.cli.evaluation import Outcome
 from nnjax.cli.prepare import Prepared
 from nnjax.storage.checkpoint import digest
+from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import machine_fingerprint
+from nnjax.types import PyTree
 
 FIRST = 10  # number of first losses in a receipt
 # Relative tolerance of the first losses, before training amplifies rounding errors. For digits on a CPU, they differ by
@@ -53,7 +55,7 @@ def make_receipt(
       resumed_anyway: True if the run was resumed with --anyway.
     """
     return {
-        "weights": digest({"params": outcome.params, "state": outcome.state}),
+        "weights": network_digest(outcome.params, outcome.state),
         "data": data_digest(prepared),
         "first_losses": np.asarray(losses)[..., :FIRST].astype(float).tolist(),
         "test": None if outcome.scores is None else dict(outcome.scores),
@@ -72,9 +74,38 @@ def _layout(config: Config, devices: int) -> dict[str, str]:
     }
 
 
+def network_digest(params: PyTree, state: PyTree) -> str:
+    """Return a single SHA-256 of the parameters and the state."""
+    return digest({"params": params, "state": state})
+
+
 def data_digest(prepared: Prepared) -> str:
     """Return a single SHA-256 of the training, validation and test data."""
     return digest((prepared.training, prepared.held_out, prepared.dataset.test))
+
+
+def data_problem(prepared: Prepared, receipt: Receipt, kind: str) -> str:
+    """Return a message if the data are not those in the receipt of a "run" or a "search", or "" if they are."""
+    if data_digest(prepared) == receipt["data"]:
+        return ""
+    return f"the data or their split have changed since the {kind}: their SHA-256 does not match the receipt"
+
+
+def describe_inexactness(receipt: Receipt, changes: list[tuple[str, str, str]], kind: str) -> str:
+    """Explain why bitwise equal results cannot be expected; return "" if they can.
+
+    Args:
+      receipt: the receipt.
+      changes: differences between the machines that affect exact results.
+      kind: "run", whose weights are compared, or "search", whose scores are compared.
+    """
+    if not (changes or receipt["resumed_anyway"]):
+        return ""
+    reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
+    if receipt["resumed_anyway"]:
+        reason = f"the {kind} was resumed with --anyway"
+    results = "weights" if kind == "run" else "scores"
+    return f"bitwise equal {results} cannot be expected, because {reason}"
 
 
 def weight_differences(saved: Mapping[str, np.ndarray], repeated: Mapping[str, np.ndarray]) -> list[Difference]:

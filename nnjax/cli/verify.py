@@ -21,7 +21,6 @@ from nnjax.cli.prepare import prepare
 from nnjax.cli.search_verify import verify_search
 from nnjax.storage import tensor_file
 from nnjax.storage.atomic_write import write_file
-from nnjax.train.engine.errors import format_differences
 from nnjax.train.engine.fingerprint import differences
 
 
@@ -68,9 +67,8 @@ def verify_command(
         problems.append(damage)
     prepared = prepare(config, table)
     config = prepared.config
-    if receipt.data_digest(prepared) != saved["data"]:
-        problems.append("the data or their split have changed since the run: their SHA-256 does not match the receipt")
-        _end(run, problems)
+    if problem := receipt.data_problem(prepared, saved, "run"):
+        _end(run, [*problems, problem])
 
     with explain_divergence(run):
         result = fit(config, prepared, mesh)
@@ -84,11 +82,8 @@ def verify_command(
             apart = {run_folder.WEIGHTS: math.nan}
         _draw(plot, saved, repeated, apart, describe(config, saved["test"]))
     changes = differences(saved["bits_depend_on"], repeated["bits_depend_on"])
-    if changes or saved["resumed_anyway"]:
-        reason = f"this machine or its libraries differ:\n{format_differences(changes)}"
-        if saved["resumed_anyway"]:
-            reason = "the run was resumed with --anyway"
-        say(f"bitwise equal weights cannot be expected, because {escape(reason)}")
+    if reason := receipt.describe_inexactness(saved, changes, "run"):
+        say(escape(reason))
         losses = receipt.loss_differences(saved, repeated)
         problems += [f"{name}: {a:.6g} in the receipt, {b:.6g} now" for name, a, b in losses]
         _end(
