@@ -100,7 +100,7 @@ def real_arrays(where: str, arrays: Mapping[str, Any], *, wide: bool = False) ->
     Args:
       where: the function that the user called.
       arrays: the arguments by name.
-      wide: whether to use float32 or a wider dtype.
+      wide: True to use float32 or a wider dtype.
 
     Raises:
       TypeError: if an array is complex, masked or not numeric.

@@ -40,12 +40,12 @@ def multi_head_attention(
 
     Args:
       heads: Number of heads. It must divide the number of features.
-      causal: Whether each position attends only to itself and earlier positions.
+      causal: True if each position attends only to itself and earlier positions.
       rotate: Function applied to queries and keys (batch, length, heads, size) before their product, such as
         `nn.rotary()`.
-      bias: Whether the four affine maps have a bias.
+      bias: True if the four affine maps have a bias.
       w_init: Initialiser of the weights of these maps.
-      fused: Whether to use cuDNN's fused kernel, which does not store the attention matrix. It requires an NVIDIA GPU
+      fused: True to use cuDNN's fused kernel, which does not store the attention matrix. It requires an NVIDIA GPU
         and float16 or bfloat16.
 
     Shapes: x (batch, length, features), or an `AttentionInput` with a separate context or a mask -> y (batch, length,

@@ -35,7 +35,7 @@ def conv(
       padding: "SAME", "VALID", or (before, after) for each spatial axis.
       dilation: Distance between the elements of a window, an integer or one per axis.
       groups: Number of channel groups, convolved independently. It must divide the input channels and `features`.
-      bias: Whether to add b.
+      bias: True to add b.
       w_init: Initialiser of `w`. The default is He's, which suits ReLU (see `dense`).
       b_init: Initialiser of `b`.
 

@@ -39,7 +39,7 @@ def conv_transpose(
       padding: Number of positions to cut off at both ends of the output: "VALID" cuts none, "SAME" leaves
         strides · length positions, and (before, after) sets the numbers for each spatial axis. Torch's padding=p
         corresponds to (p, p); padding=p with output_padding=q ≤ p corresponds to (p, p - q).
-      bias: Whether to add b.
+      bias: True to add b.
       w_init: Initialiser of `w`. The default is He's, which suits ReLU (see `dense`).
       b_init: Initialiser of `b`.
 

@@ -23,12 +23,12 @@ def dense(
 
     Args:
       features: Number of outputs.
-      bias: Whether to add b. Use False directly before `batch_norm`, which cancels any bias.
+      bias: True to add b. Use False directly before `batch_norm`, which cancels any bias.
       w_init: Initialiser of `w`. The default, He's (variance 2 / inputs), preserves the scale of activations under
         ReLU-like functions. Use `nn.initializers.glorot_normal()` before tanh and sigmoid, and `lecun_normal()` for the
         last layer, as `mlp` and `residual_mlp` do.
       b_init: Initialiser of `b`.
-      features_first: Whether to compute (wᵀ xᵀ + b)ᵀ: same result, transposed memory layout. On a CPU, this makes steps
+      features_first: True to compute (wᵀ xᵀ + b)ᵀ: same result, transposed memory layout. On a CPU, this makes steps
         1.1 to 1.7 times as fast if all layers have at most 32 features and the batch has hundreds of rows or more.
         After a wider layer, changing the layout costs more than it saves.
 

@@ -21,7 +21,7 @@ def dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Args:
       rate: Probability of dropping a value, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to also drop values in prediction if a key is passed:
+      always: True to also drop values in prediction if a key is passed:
         `apply(params, state, x, train=False, key=key)`. `uncertainty.mc_dropout` needs this. Without a key, y = x.
 
     Shapes: x (batch, ...), floating -> y, the same shape and dtype. The probability of dropping a value equals `rate`
@@ -61,7 +61,7 @@ def spatial_dropout(rate: float | Array, *, always: bool = False) -> Layer:
 
     Args:
       rate: Probability of dropping a channel, in [0, 1). It may be a traced array, so that `jax.vmap` can sweep it.
-      always: Whether to also drop channels in prediction if a key is passed; see `dropout`.
+      always: True to also drop channels in prediction if a key is passed; see `dropout`.
 
     Shapes: x (batch, *positions, channels), floating -> y, the same shape and dtype.
 

@@ -24,7 +24,7 @@ def gated_dense(
     Args:
       features: Number of outputs.
       activation: Activation of the gate. Sigmoid gives GLU, `jax.nn.gelu` gives GEGLU, `jax.nn.silu` gives SwiGLU.
-      bias: Whether to add the biases.
+      bias: True to add the biases.
       w_init: Initialiser of both weights.
 
     Shapes: x (batch, ..., inputs) -> y (batch, ..., features). Parameters `{"gate", "value"}`, each

@@ -71,7 +71,7 @@ def mlp(
         means no padding. Widths may be traced integers, so that `jax.vmap` can sweep them. Initial weights, dropout
         masks, outputs and gradients equal those of `mlp(widths, …)` up to rounding. Weights in the padding start at
         zero and have zero gradient. The activation must be elementwise.
-      features_first: Whether to use the transposed memory layout, which suits narrow networks on a CPU; see `dense`.
+      features_first: True to use the transposed memory layout, which suits narrow networks on a CPU; see `dense`.
 
     Shapes: x (batch, ...), which is flattened -> y (batch, outputs).
 

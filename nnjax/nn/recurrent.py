@@ -40,8 +40,8 @@ def rnn(
     Args:
       features: Number of features of the state.
       activation: Elementwise function.
-      reverse: Whether to run from the last time step to the first.
-      last: Whether to return only the final state.
+      reverse: True to run from the last time step to the first.
+      last: True to return only the final state.
       w_init: Initialiser of `w_x`. `w_h` starts as an orthogonal matrix.
 
     Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
@@ -81,8 +81,8 @@ def lstm(
 
     Args:
       features: Number of features of state and memory.
-      reverse: Whether to run from the last time step to the first.
-      last: Whether to return only the final state h.
+      reverse: True to run from the last time step to the first.
+      last: True to return only the final state h.
       w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
       forget_bias: Initial bias of the forget gate. A bias of 1 preserves the memory at first; torch starts near 0.
 
@@ -126,8 +126,8 @@ def gru(features: int, *, reverse: bool = False, last: bool = False, w_init: Ini
 
     Args:
       features: Number of features of the state.
-      reverse: Whether to run from the last time step to the first.
-      last: Whether to return only the final state.
+      reverse: True to run from the last time step to the first.
+      last: True to return only the final state.
       w_init: Initialiser of each block of `w_x`. Each block of `w_h` starts as an orthogonal matrix.
 
     Shapes: x (batch, time, inputs), or `Sequences` with lengths -> y (batch, time, features), or `Sequences`; with
@@ -214,8 +214,8 @@ def _recurrent(
       cell: function that computes one time step.
       w_init: initialiser of each block of `w_x`.
       gates: number of blocks of columns in `w_x` and `w_h`.
-      reverse: whether to run from the last time step to the first.
-      last: whether to return only the final state.
+      reverse: True to run from the last time step to the first.
+      last: True to return only the final state.
       carries: number of arrays in the cell's state.
       extra: shapes of the cell's other parameters.
     """

@@ -46,7 +46,7 @@ def transformer(
       hidden: Width of the hidden dense layer; None means 4 · features.
       activation: Activation after the hidden dense layer.
       dropout: Dropout rate after each sublayer, in [0, 1).
-      causal: Whether each position attends only to itself and earlier positions.
+      causal: True if each position attends only to itself and earlier positions.
       rotate: Function applied to queries and keys, such as `nn.rotary()`. Without any position encoding, attention
         ignores the order of the positions, unless `causal` is True.
 
@@ -101,7 +101,7 @@ def language_model(
       heads: Number of attention heads.
       hidden: Width of the hidden dense layer in each block; None means 4 · features.
       dropout: Dropout rate after each sublayer, in [0, 1).
-      tied: Whether the last layer uses the embedding as its weights.
+      tied: True if the last layer uses the embedding as its weights.
 
     Shapes: x (batch, length), integers -> logits (batch, length, vocabulary); the logits at position t predict the
     token at t + 1. A token outside 0 … vocabulary - 1 gives NaN. Parameters `{"embedding", "body"}`, and `"head"` if

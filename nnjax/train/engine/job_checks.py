@@ -68,10 +68,10 @@ def check_weights(part: str, weights: Array | None, rows: Rows | None) -> None:
         return
     positive = np.asarray(weights) > 0
     by_member = [positive] if rows is None else [positive[t[:n]] for t, n in zip(rows.table, rows.sizes, strict=True)]
-    for member, own in enumerate(by_member):
-        if not own.any():
+    for member, flags in enumerate(by_member):
+        if not flags.any():
             place = "" if rows is None else f" of member {member}"
-            raise ValueError(f"fit: the weights of the {len(own)} {part} rows{place} are all 0; choose other rows")
+            raise ValueError(f"fit: the weights of the {len(flags)} {part} rows{place} are all 0; choose other rows")
 
 
 def check_generator(ensemble: Ensemble, keys: Key) -> None:

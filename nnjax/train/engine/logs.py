@@ -28,12 +28,12 @@ class Logs(NamedTuple):
             padded[name][:, :taken] = values[:, :taken]
         return self._replace(steps=padded)
 
-    def add_steps(self, log: Log, until: np.ndarray, taken: np.ndarray) -> "Logs":
+    def add_steps(self, log: Log, until: np.ndarray, steps_taken: np.ndarray) -> "Logs":
         """Write the logs (members, ...) of a chunk in place, and return all logs.
 
-        A member that ended early took only the steps before `taken` (members,); its later entries stay NaN.
+        A member that ended early took only the steps before `steps_taken` (members,); its later entries stay NaN.
         """
-        for member, (start, stop) in enumerate(zip(self.done, np.minimum(until, taken), strict=True)):
+        for member, (start, stop) in enumerate(zip(self.done, np.minimum(until, steps_taken), strict=True)):
             for name, values in self.steps.items():
                 values[member, start : max(start, stop)] = log[name][member, : max(0, stop - start)]
         return self._replace(done=until)
@@ -49,8 +49,8 @@ class Logs(NamedTuple):
         step = int(self.done.max())
         steps = np.arange(since.min(initial=0), step)
         log = {name: values[:, steps] for name, values in self.steps.items()}
-        taken = ~np.isnan(log["loss"]) | (log["skipped"] > 0 if "skipped" in log else False)
-        means = mean_log(log, (since[:, None] <= steps) & taken)
+        has_value = ~np.isnan(log["loss"]) | (log["skipped"] > 0 if "skipped" in log else False)
+        means = mean_log(log, (since[:, None] <= steps) & has_value)
         scores = {f"validation_{name}": score for name, score in self.scores[-1].items()} if self.scores else {}
         return {"step": step, "epoch": step / epoch_steps, **means, **scores}
 
@@ -61,7 +61,7 @@ def no_logs(members: int) -> Logs:
 
 
 def mask_scores(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Replace the scores (members, ...) by NaN for the members that a mask (members,) selects."""
+    """Replace the scores (members, ...) with NaN for the members that a mask (members,) selects."""
     return np.where(members.reshape(-1, *[1] * (scores.ndim - 1)), np.nan, scores)
 
 
@@ -86,7 +86,7 @@ def finite_mean(values: Any) -> float:
 
 
 def single_record(record: Record) -> Record:
-    """Convert a record of a one-member ensemble to that of a single run, without the member axis."""
+    """Convert a record of a one-member ensemble to a record of a single run, without the member axis."""
     return {name: _number(value[0]) if isinstance(value, np.ndarray) else value for name, value in record.items()}
 
 

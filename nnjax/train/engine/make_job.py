@@ -148,9 +148,8 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     if "params" not in getattr(signature(run.init), "parameters", {}):
         raise TypeError(f"fit: start= needs a run whose init takes params= and state=; {type(run).__name__} does not")
     initial = jax.eval_shape(lambda: run.init(key, sample(job.data)))
-    has_state = {"params", "state"} <= set(
-        getattr(start, "_fields", ())
-    )  # a TrainState, Best, SavedRun or TrialNetwork
+    # True for a TrainState, Best, SavedRun or TrialNetwork
+    has_state = {"params", "state"} <= set(getattr(start, "_fields", ()))
     values = {"params": start.params if has_state else start, "state": start.state if has_state else None}
 
     def per_member(name: str, tree: PyTree, like: PyTree) -> PyTree:
