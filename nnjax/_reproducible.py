@@ -44,7 +44,7 @@ def reproducible(cache: str | Path | None = None) -> Path:
     >>> x = jnp.zeros(3)
     >>> nnjax.reproducible()
     Traceback (most recent call last):
-    RuntimeError: reproducible: JAX has already started, ...; call nnjax.reproducible() before ...
+    RuntimeError: reproducible: JAX has already started ...; call nnjax.reproducible() before creating arrays ...
     """
     if has_started():
         raise RuntimeError(

@@ -148,7 +148,7 @@ def test_verify_names_every_file_that_changed(run, copy, monkeypatch):
     assert "  metrics.csv cannot be read: No such file or directory\n" in nnjax("verify", copy).out
 
 
-def test_without_a_receipt_predict_says_what_nothing_vouches_for(run, copy):
+def test_without_a_receipt_predict_warns(run, copy):
     (copy / "receipt.json").unlink()
     ended = with_warnings("predict", copy, run.parent / "wine.csv")
     assert ended.code == 0

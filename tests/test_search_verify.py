@@ -23,7 +23,7 @@ def search(tmp_path_factory):
 
 
 def edit(path, change):
-    """Apply a change to search.csv, and make the receipt vouch for it."""
+    """Apply a change to search.csv, and update its checksum in the receipt."""
     table = pd.read_csv(path / "search.csv", dtype=str)
     change(table)
     table.to_csv(path / "search.csv", index=False)

@@ -40,11 +40,11 @@ def draw(path: Path, subject: Subject) -> dict[str, bytes]:
 
     For a run that diverged, only the learning curves are drawn, and only if at least one loss is finite.
     """
-    drawn = {}
+    pictures = {}
     for name, figure in _pictures(subject):
-        drawn[name] = plot.png(figure)
-        write_file(path / f"{name}.png", drawn[name])
-    return drawn
+        pictures[name] = plot.png(figure)
+        write_file(path / f"{name}.png", pictures[name])
+    return pictures
 
 
 def describe(config: Config, scores: Mapping[str, float | None] | None = None, *, omit: Collection[str] = ()) -> str:

@@ -56,11 +56,11 @@ def plot_command(
     outcome = _outcome(run, config, prepared, summary)
     history = read_history(run / run_folder.METRICS)
     subject = Subject(prepared.config, prepared, outcome, history, summary)
-    drawn = draw(run, subject)
-    write_report(run, subject, drawn, "unknown" if receipt is None else receipt["weights"])
+    pictures = draw(run, subject)
+    write_report(run, subject, pictures, "unknown" if receipt is None else receipt["weights"])
     if receipt is not None:
         run_folder.update_report_checksum(run, receipt)
-    names = [f"{name}.png" for name in drawn] + [run_folder.REPORT]
+    names = [f"{name}.png" for name in pictures] + [run_folder.REPORT]
     say(f"{', '.join(names)} written to [bold]{escape(str(run))}[/]")
 
 

@@ -85,7 +85,7 @@ def data_digest(prepared: Prepared) -> str:
 
 
 def data_problem(prepared: Prepared, receipt: Receipt, kind: str) -> str:
-    """Return a message if the data are not those in the receipt of a "run" or a "search", or "" if they are."""
+    """Return a message if the data differ from the receipt of a "run" or a "search", else ""."""
     if data_digest(prepared) == receipt["data"]:
         return ""
     return f"the data or their split have changed since the {kind}: their SHA-256 does not match the receipt"
