@@ -297,6 +297,6 @@ def test_small_regressions_get_longer_rungs_and_smaller_batches(tmp_path, capsys
     setup = prepare_search(settings, "map")
     assert "14 rows for training" in capsys.readouterr().out
     assert (setup.settings["rungs"], setup.request.rungs[-1]) == ("37,111,333,1000", 1000.0)
-    assert (setup.config.epochs, setup.config.batch_size) == (1000.0, 14)
-    assert prepare_search(settings | {"folds": 4}, "map").config.batch_size == 12
-    assert prepare_search(settings | {"rungs": "1,2"}, "map").config.epochs == 2
+    assert (setup.request.config.epochs, setup.request.config.batch_size) == (1000.0, 14)
+    assert prepare_search(settings | {"folds": 4}, "map").request.config.batch_size == 12
+    assert prepare_search(settings | {"rungs": "1,2"}, "map").request.config.epochs == 2

@@ -21,7 +21,7 @@ from nnjax.cli.pictures import Subject, draw
 from nnjax.cli.prepare import Prepared, prepare
 from nnjax.cli.receipt import data_problem
 from nnjax.cli.search_folder import load_search
-from nnjax.cli.search_receipt import check_files, load_receipt, update_report_checksum
+from nnjax.cli.search_receipt import load_receipt
 from nnjax.cli.search_report import draw_search
 from nnjax.cli.sweep import redraw_sweep
 
@@ -70,10 +70,8 @@ def _redraw_search(path: Path) -> list[str]:
     Raises:
       ValueError: if a file has changed since the search.
     """
-    run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
-    check_files(path, load_receipt(path))
     names = draw_search(path, load_search(path))
-    update_report_checksum(path)
+    run_folder.update_report_checksum(path, load_receipt(path))
     return names
 
 

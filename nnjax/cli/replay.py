@@ -15,7 +15,6 @@ from nnjax.cli.devices import start_devices
 from nnjax.cli.fitting import run_arguments
 from nnjax.cli.prepare import describe_rows, prepare
 from nnjax.cli.search_verify import (
-    describe_changes,
     open_search,
     replay_search,
     row_of,
@@ -92,16 +91,16 @@ def _replay_trial(path: Path, trial: int | None, step: int | None, member: int |
     if trial is None:
         raise ValueError("there is no best trial, because all trials diverged; choose one with --trial")
     row = row_of(search, trial)
-    if reason := describe_changes(search):
-        say(escape(reason))
+    if search.inexactness:
+        say(escape(search.inexactness))
     replayed = replay_search(search, trial)
     problems, agreement = trial_problems(search, replayed, trial)
-    say(escape(f"trial {trial}, {row['status']}: {settings_of(row, search.subject.request.space)}"))
+    say(escape(f"trial {trial}, {row['status']}: {settings_of(row, search.setup.request.space)}"))
     for epochs, score in replayed.scores.items():
         say(f"score after {epochs:g} {'epoch' if epochs == 1 else 'epochs'}: {score:.6g}")
     if replayed.origin is not None:
-        origin = replayed.origin._replace(rows=search.prepared.rows[replayed.origin.rows])
-        say(escape(origin.describe(describe_rows(search.config.data))))
+        origin = replayed.origin._replace(rows=search.setup.prepared.rows[replayed.origin.rows])
+        say(escape(origin.describe(describe_rows(search.setup.request.config.data))))
     for problem in problems:
         say(f"[bold red]differs[/] {escape(problem)}")
     if not problems and replayed.scores:

@@ -11,21 +11,21 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import options as o
 from nnjax.cli import run_folder
-from nnjax.cli.config import LEAST_STEPS, MOST_EPOCHS, Config
+from nnjax.cli.config import LEAST_STEPS, MOST_EPOCHS, SEARCH_SETTINGS, Config
 from nnjax.cli.console import console, option_name, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.history import in_target_units
 from nnjax.cli.leaders import leaders_table, shown_leaders
 from nnjax.cli.messages import explain
-from nnjax.cli.prepare import absolute_path, check_data_options, fashion_mnist_folder
+from nnjax.cli.prepare import check_data_options
 from nnjax.cli.rescue import write_results
-from nnjax.cli.resuming import check_resume, record_anyway, written_settings
+from nnjax.cli.resuming import check_resume, record_anyway, settings_from, written_settings
 from nnjax.cli.search_model import save_networks
 from nnjax.cli.search_plan import plan_search
 from nnjax.cli.search_program import check_program, prepare_search, search_arguments
 from nnjax.cli.search_receipt import write_receipt
 from nnjax.cli.search_report import SearchSubject, draw_search
-from nnjax.cli.search_request import OWN, describe_replicates, members_of, parse_request
+from nnjax.cli.search_request import describe_replicates, members_of, parse_request
 from nnjax.cli.search_result import make_result, print_result
 from nnjax.storage.atomic_write import write_json, write_records
 from nnjax.train.engine.ensemble import platform_strategy
@@ -117,17 +117,7 @@ def search_command(
     For example: nnjax search digits --learning-rate 1e-4..1e-1:log --dropout 0..0.5 --width 16,32,64
     """
     began = time.perf_counter()
-    settings = {
-        **asdict(Config(absolute_path(name or ""), data_dir=fashion_mnist_folder(name or "", data_dir))),
-        "target": target, "task": task, "categorical": categorical, "drop": drop, "missing": missing, "na": na,
-        "sep": sep, "decimal": decimal, "test_share": test_share,
-        "validation": validation, "learning_rate": learning_rate, "width": width, "dropout": dropout,
-        "weight_decay": weight_decay, "label_smoothing": label_smoothing, "depth": depth, "activation": activation,
-        "norm": norm, "optimizer": optimizer, "batch_size": batch_size, "schedule": schedule, "clip": clip,
-        "class_weights": class_weights, "seed": seed, "strategy": strategy, "trials": trials,
-        "population": population, "rungs": rungs, "method": method, "keep_share": keep_share,
-        "patience": patience, "seeds": seeds, "folds": folds,
-    }  # fmt: skip
+    settings = asdict(Config("")) | settings_from(ctx, SEARCH_SETTINGS)
     written = written_settings(ctx)
     if resume is None:
         check_data_options("search", name, written, anyway=anyway)
@@ -139,11 +129,12 @@ def search_command(
     _check_validation(written, settings["folds"])
     parse_request(settings)  # finds mistakes before anything is read
     mesh = start_devices(members_of(settings), None)
-    settings, request, config, prepared = prepare_search(settings, settings["strategy"] or platform_strategy(mesh))
-    own = {name: settings[name] for name in OWN}
-    check_program(config, request, prepared, own)
+    setup = prepare_search(settings, settings["strategy"] or platform_strategy(mesh))
+    settings, request, prepared = setup
+    config = request.config
+    check_program(setup)
     if plan:
-        say(escape(plan_search(config, request, prepared, own, mesh)))
+        say(escape(plan_search(setup, mesh)))
         return
     path = resume or out or Path("runs") / f"search-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     inexact = anyway or (resume is not None and run_folder.resumed_anyway(resume))
@@ -157,32 +148,32 @@ def search_command(
         write_records(path / run_folder.TRIALS, table)
         write_json(path / run_folder.RESULT, result)
         run_folder.save_table(path, prepared.dataset.table)
-        if found.best is not None:
-            save_networks(path, found, result)
+        if outcome.best is not None:
+            save_networks(path, outcome, result)
         draw_search(path, SearchSubject(request, settings, table, result), pictures=plots)
-        write_receipt(path, prepared, found, config.strategy, mesh)
+        write_receipt(path, setup, outcome, mesh)
 
     if resume is None:
         save_settings(run_folder.create(path))
     say(
-        f"{own['trials']:,} trials{describe_replicates(own)} of {', '.join(map(option_name, request.space))}, "
-        f"{own['population']} at a time, compared after {own['rungs']} epochs, method {own['method']}, strategy "
-        f"{config.strategy}"
+        f"{settings['trials']:,} trials{describe_replicates(settings)} of "
+        f"{', '.join(map(option_name, request.space))}, {settings['population']} at a time, compared after "
+        f"{settings['rungs']} epochs, method {settings['method']}, strategy {config.strategy}"
     )
     say(f"the test rows are used only at the end; the folder is [bold]{escape(str(path))}[/]")
-    with explain("search", path, save_settings), shown_leaders(own["trials"], list(request.space)) as show:
+    with explain("search", path, save_settings), shown_leaders(settings["trials"], list(request.space)) as show:
         if anyway:
             record_anyway(path)
-        found = train.search(
-            **search_arguments(config, request, prepared, own, mesh),
+        outcome = train.search(
+            **search_arguments(setup, mesh),
             out=path / run_folder.CHECKPOINTS,
             resume="anyway" if anyway else resume is not None,
             save_every=config.save_every,
             callbacks=[show],
             progress=False,
         )
-    table = [in_target_units(row, prepared.dataset.table.target_std) for row in found.table]
-    result = make_result(config, request, prepared, found, own)
+    table = [in_target_units(row, prepared.dataset.table.target_std) for row in outcome.table]
+    result = make_result(setup, outcome)
     path, _ = write_results(path, write, save_settings)
     _print_table(table, list(request.space))
     print_result(result, table, resumed=resume is not None)

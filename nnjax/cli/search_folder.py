@@ -6,6 +6,7 @@ from typing import Any
 
 from nnjax.cli import run_folder
 from nnjax.cli.history import read_number
+from nnjax.cli.search_receipt import check_files, load_receipt
 from nnjax.cli.search_report import SearchSubject
 from nnjax.cli.search_request import parse_request
 from nnjax.cli.search_result import load_result
@@ -19,10 +20,11 @@ def load_search(path: Path) -> SearchSubject:
     """Read the settings, the trials and the result of a finished search.
 
     Raises:
-      FileNotFoundError: if the folder contains no finished search.
-      ValueError: if a file is damaged.
+      FileNotFoundError: if the folder contains no search.
+      ValueError: if the search is not finished, or if a file is damaged or has changed since the search.
     """
-    settings = run_folder.load_search(path)
+    settings = run_folder.load_search(path)  # first, because its error is clearer if this is not the folder of a search
+    check_files(path, load_receipt(path))
     request, result = parse_request(settings), load_result(path)
     return SearchSubject(request, settings, read_trials(path / run_folder.TRIALS, request.space), result)
 
@@ -43,8 +45,8 @@ def _value(path: Path, name: str, text: Any, space: dict[str, Dimension]) -> Any
         return text
     try:
         if name in space and space[name].kind in ("choice", "structure"):
-            listed = {str(value): value for value in space[name].values}
-            return listed[text] if text in listed else read_number(text)
+            values = {str(value): value for value in space[name].values}
+            return values[text] if text in values else read_number(text)
         return int(text) if name in WHOLE else read_number(text)
     except (ValueError, TypeError):
         raise ValueError(f"{path} is damaged: {name} is {text!r}") from None

@@ -13,7 +13,6 @@ from nnjax.cli import evaluation, run_folder
 from nnjax.cli.config import Config, make_run, with_defaults
 from nnjax.cli.model import Model, weight_shapes
 from nnjax.cli.search_folder import load_search
-from nnjax.cli.search_receipt import check_files, load_receipt
 from nnjax.cli.search_request import replicates_of
 from nnjax.cli.search_result import SearchResult
 from nnjax.data.table import Table
@@ -47,8 +46,6 @@ def search_model(path: Path, *, ensemble: bool) -> Model:
       FileNotFoundError: if the folder contains no finished search.
       ValueError: if a file has changed since the search, or if all trials diverged.
     """
-    run_folder.load_search(path)  # raises a clearer error if this is not the folder of a search
-    check_files(path, load_receipt(path))
     subject = load_search(path)
     config, result = subject.request.config, subject.result
     if result["best"] is None:

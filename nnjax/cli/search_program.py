@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from nnjax import train
 from nnjax.cli.config import Config, fit_batch, with_defaults
-from nnjax.cli.console import say
+from nnjax.cli.console import note
 from nnjax.cli.prepare import Prepared, prepare, with_defined_scores
 from nnjax.cli.search_request import Request, default_rungs, parse_request, wide_linear_ranges
 from nnjax.cli.sweep import make_swept_run
@@ -28,46 +28,41 @@ from nnjax.types import Data
 FOLDS = 2  # separates the random key of the folds from the keys of the settings and the networks
 
 
-def search_arguments(
-    config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], mesh: Mesh | None
-) -> dict[str, Any]:
+class SearchSetup(NamedTuple):
+    """A search that can begin."""
+
+    settings: dict[str, Any]  # the content of SEARCH
+    request: Request  # the same settings, parsed
+    prepared: Prepared  # the data, without validation rows if there are folds
+
+
+def search_arguments(setup: SearchSetup, mesh: Mesh | None) -> dict[str, Any]:
     """Return the arguments that `train.search` and `train.replay_trial` share.
 
     Args:
-      config: the settings that are not searched, with the strategy; see `SearchSetup`.
-      request: the space and the rungs.
-      prepared: the data.
-      own: the settings of the search itself; see `search_request.OWN`.
+      setup: the search.
       mesh: the devices among which the trials are split.
     """
-    folds = make_folds(config, prepared, own)
+    settings, request, prepared = setup
+    config, folds = request.config, make_folds(setup)
     return {
         "make_run": partial(make_trial_run, config, prepared, folds),
         "space": request.space,
         "data": prepared.training,
         "validation": prepared.held_out,
-        "trials": own["trials"],
-        "population": own["population"],
+        "trials": settings["trials"],
+        "population": settings["population"],
         "rungs": request.rungs,
-        "keep": own["keep_share"],
-        "method": own["method"],
-        "patience": own["patience"],
+        "keep": settings["keep_share"],
+        "method": settings["method"],
+        "patience": settings["patience"],
         "score": "nll" if "label_smoothing" in request.space else "loss",
         "key": jax.random.key(config.seed),
-        "seeds": own["seeds"],
+        "seeds": settings["seeds"],
         "folds": folds,
         "strategy": config.strategy,
         "mesh": mesh,
     }
-
-
-class SearchSetup(NamedTuple):
-    """A search that can begin."""
-
-    settings: dict[str, Any]  # the content of SEARCH
-    request: Request
-    config: Config  # the settings that are not searched, with the strategy
-    prepared: Prepared  # the data, without validation rows if there are folds
 
 
 def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSetup:
@@ -82,8 +77,8 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
         empty.
     """
     request, folds = parse_request(settings), settings["folds"]
-    for note in wide_linear_ranges(request):
-        say(f"[bold yellow]note[/] {note}")
+    for text in wide_linear_ranges(request):
+        note(text)
     config = replace(request.config, strategy=strategy)
     prepared = prepare(config if folds is None else replace(config, validation=0.0))
     n = len(prepared.training.x)
@@ -95,17 +90,17 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
     default = with_defaults(replace(config, epochs=None), prepared.dataset.table.task, rows).epochs
     complete = {**settings, "strategy": strategy, "rungs": settings["rungs"] or default_rungs(default or 0)}
     complete |= {} if searched else {"batch_size": str(config.batch_size)}
-    request = parse_request(complete)
-    return SearchSetup(complete, request, request.config, prepared)
+    return SearchSetup(complete, parse_request(complete), prepared)
 
 
-def make_folds(config: Config, prepared: Prepared, own: Mapping[str, Any]) -> train.Folds | None:
+def make_folds(setup: SearchSetup) -> train.Folds | None:
     """Return the folds, which are stratified by class, or None if there are validation rows instead."""
-    if own["folds"] is None:
+    settings, request, prepared = setup
+    if settings["folds"] is None:
         return None
     labels = prepared.training.y if prepared.dataset.table.task == "classification" else None
-    key = jax.random.fold_in(jax.random.key(config.seed), FOLDS)
-    return train.k_fold(key, len(prepared.training.x), own["folds"], stratify=labels)
+    key = jax.random.fold_in(jax.random.key(request.config.seed), FOLDS)
+    return train.k_fold(key, len(prepared.training.x), settings["folds"], stratify=labels)
 
 
 def make_trial_run(config: Config, prepared: Prepared, folds: train.Folds | None, hyper: dict[str, Any]) -> Run:
@@ -123,59 +118,53 @@ def make_trial_run(config: Config, prepared: Prepared, folds: train.Folds | None
     return run
 
 
-def check_program(config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any]) -> None:
-    """Check the rungs and the number of trials before a folder is created; see `search_arguments` for the arguments.
+def check_program(setup: SearchSetup) -> None:
+    """Check the rungs and the number of trials before a folder is created.
 
     Raises:
       ValueError: if two rungs are less than one step apart, or if the lists have more combinations than the trials
         allow.
     """
-    _, structures = split_space(request.space)
-    folds = make_folds(config, prepared, own)
+    settings, folds = setup.settings, make_folds(setup)
+    _, structures = split_space(setup.request.space)
     for fixed in structures:
-        steps = _rung_steps(config, request, prepared, folds, fixed).min(0).tolist()
+        steps = _rung_steps(setup, folds, fixed).min(0).tolist()
         if any(a >= b for a, b in itertools.pairwise((0, *steps))):
             raise ValueError(
-                f"--rungs {own['rungs']}: rungs must be at least a step apart, but end after "
-                f"{', '.join(map(str, steps))} steps; an epoch has {_rows(prepared, folds).min():,} rows"
+                f"--rungs {settings['rungs']}: rungs must be at least a step apart, but end after "
+                f"{', '.join(map(str, steps))} steps; an epoch has {_rows(setup.prepared, folds).min():,} rows"
             )
-    keep = GROUP_KEEP.get(own["method"], _keep(own))
+    keep = GROUP_KEEP.get(settings["method"], _keep(settings))
     least = next(n for n in itertools.count(1) if _enough(len(structures), n, keep))
-    if own["trials"] < least:
+    if settings["trials"] < least:
         raise ValueError(
-            f"--trials {own['trials']} are too few for the {len(structures)} combinations of the lists; "
+            f"--trials {settings['trials']} are too few for the {len(structures)} combinations of the lists; "
             f"pass at least {least}"
         )
 
 
-def make_decisions(
-    config: Config, request: Request, prepared: Prepared, own: Mapping[str, Any], scored: Scored
-) -> Decisions:
-    """Return the decisions of a search with the given scores; see `search_arguments` for the other arguments."""
+def make_decisions(setup: SearchSetup, scored: Scored) -> Decisions:
+    """Return the decisions of a search with the given scores."""
+    settings, request, _ = setup
     return decide(
         request.space,
-        partial(_rung_steps, config, request, prepared, make_folds(config, prepared, own)),
+        partial(_rung_steps, setup, make_folds(setup)),
         scored,
-        trials=own["trials"],
-        population=own["population"],
+        trials=settings["trials"],
+        population=settings["population"],
         epochs=request.rungs,
-        keep=_keep(own),
-        method=own["method"],
-        key=key_words(jax.random.key(config.seed)),
-        patience=own["patience"],
+        keep=_keep(settings),
+        method=settings["method"],
+        key=key_words(jax.random.key(request.config.seed)),
+        patience=settings["patience"],
     )
 
 
-def _rung_steps(
-    config: Config,
-    request: Request,
-    prepared: Prepared,
-    folds: train.Folds | None,
-    fixed: tuple[tuple[str, Any], ...],
-) -> np.ndarray:
+def _rung_steps(setup: SearchSetup, folds: train.Folds | None, fixed: tuple[tuple[str, Any], ...]) -> np.ndarray:
     """Return the steps (folds, rungs) after which a trial reaches each rung, in a single row without folds."""
-    batch_size = dict(fixed).get("batch_size", config.batch_size)
-    rows = _rows(prepared, folds).tolist()
+    request = setup.request
+    batch_size = dict(fixed).get("batch_size", request.config.batch_size)
+    rows = _rows(setup.prepared, folds).tolist()
     return np.array([[train.epoch_ends(epochs, n, batch_size)[-1] for epochs in request.rungs] for n in rows])
 
 
@@ -184,9 +173,9 @@ def _rows(prepared: Prepared, folds: train.Folds | None) -> np.ndarray:
     return np.array([len(prepared.training.x)]) if folds is None else np.asarray(folds.train.sizes)
 
 
-def _keep(own: Mapping[str, Any]) -> float:
-    share = own["keep_share"]
-    return KEEP.get(own["method"], 1 / 3) if share is None else float(share)
+def _keep(settings: Mapping[str, Any]) -> float:
+    share = settings["keep_share"]
+    return KEEP.get(settings["method"], 1 / 3) if share is None else float(share)
 
 
 def _enough(structures: int, trials: int, keep: float) -> bool:

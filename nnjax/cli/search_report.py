@@ -10,8 +10,9 @@ from nnjax import plot
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.config import STRUCTURAL, SWEEPABLE
 from nnjax.cli.console import option_name, quote
+from nnjax.cli.history import VALIDATION_SCORES
 from nnjax.cli.html_report import SCORES
-from nnjax.cli.pictures import describe
+from nnjax.cli.pictures import describe, main_score
 from nnjax.cli.search_request import OWN, Request
 from nnjax.cli.search_result import SearchResult, describe_members
 from nnjax.storage.atomic_write import write_file
@@ -112,10 +113,8 @@ def _page(path: Path, subject: SearchSubject, drawn: Mapping[str, bytes]) -> byt
 
 
 def _headline(result: SearchResult) -> str:
-    scores = result["test"] or {}
-    for name, label in (("accuracy", "test accuracy"), ("r2", "test R²")):
-        if (value := scores.get(name)) is not None:
-            return f"best setting of a search, {label} {value:.4f}"
+    if score := main_score(result["test"] or {}):
+        return f"best setting of a search, {score}"
     return "a search" if result["best"] is not None else "all trials of a search diverged"
 
 
@@ -123,15 +122,15 @@ def _scores(result: SearchResult) -> list[str]:
     """Return the HTML of a table with the test scores of the best setting, the ensemble and a constant prediction."""
     if result["test"] is None:
         return [html_page.paragraph("All trials diverged, so there is no network to test.")]
-    own, together, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
+    best, ensemble, constant = result["test"], result["ensemble_test"] or {}, result["baseline"]
     rows = [
-        [SCORES[name], *(_number(scores.get(name)) for scores in (own, together, constant))]
+        [SCORES[name], *(html_page.number(scores.get(name)) for scores in (best, ensemble, constant))]
         for name in SCORES
-        if name in own
+        if name in best
     ]
-    several = [name for name in own if name.startswith("r2(")]  # R² of each target, if there are several
+    several = [name for name in best if name.startswith("r2(")]  # R² of each target, if there are several
     rows += [
-        [f"R² of {name[3:-1]}", *(_number(scores.get(name)) for scores in (own, together, constant))]
+        [f"R² of {name[3:-1]}", *(html_page.number(scores.get(name)) for scores in (best, ensemble, constant))]
         for name in several
     ]
     return [
@@ -153,7 +152,7 @@ def _fidelity(subject: SearchSubject) -> list[str]:
     rows = []
     for rung, value in zip(request.rungs, result["rank_correlations"], strict=False):
         both = sum(np.isfinite(row[f"score_{rung:g}"]) and np.isfinite(row[f"score_{last:g}"]) for row in table)
-        rows.append([f"{rung:g}", _number(value), f"{both:,}"])
+        rows.append([f"{rung:g}", html_page.number(value), f"{both:,}"])
     parts = []
     if rows:
         what = (
@@ -175,11 +174,11 @@ def _fidelity(subject: SearchSubject) -> list[str]:
 def _trials(subject: SearchSubject) -> list[str]:
     request, _, table, _ = subject
     names = list(request.space)
-    scores = [name for name in ("validation_accuracy", "validation_r2") if table and name in table[0]]
+    scores = [name for name in VALIDATION_SCORES if table and name in table[0]]
     rows = []
     for row in table[:MOST_ROWS]:
         settings = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        numbers = [f"{row['epochs']:g}", _number(row["score"]), *(_number(row[name]) for name in scores)]
+        numbers = [f"{row['epochs']:g}", *(html_page.number(row[name]) for name in ("score", *scores))]
         rows.append([f"{row['trial']}", *settings, *numbers, row["status"]])
     words = [option_name(name) for name in names]
     header = ["trial", *words, "epochs", "score", *(name.replace("_", " ") for name in scores), "status"]
@@ -231,10 +230,3 @@ def _reproduce(path: Path, subject: SearchSubject) -> list[str]:
             faint=True,
         ),
     ]
-
-
-def _number(value: Any) -> str:
-    """Format a score with four decimals, or four significant digits if it is large; a dash if None or not finite."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"

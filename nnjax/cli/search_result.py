@@ -13,15 +13,14 @@ from rich.markup import escape
 from nnjax import train
 from nnjax.cli import run_folder
 from nnjax.cli.baseline import baseline
-from nnjax.cli.config import REGRESSION_METRICS, Config
-from nnjax.cli.console import say
+from nnjax.cli.config import REGRESSION_METRICS
+from nnjax.cli.console import format_score, note, say
 from nnjax.cli.evaluation import score_prediction, with_target_scores
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.report import describe_caution
 from nnjax.cli.run_folder import Scores
-from nnjax.cli.search_request import Request
+from nnjax.cli.search_program import SearchSetup
 from nnjax.cli.sweep import shortest_number, train_command_of
-from nnjax.data import Dataset
 from nnjax.storage.json_file import check_kind, read_json
 from nnjax.train.engine.search.selection import Selection
 from nnjax.train.space import Dimension, unit_of
@@ -57,23 +56,14 @@ class SearchResult(TypedDict):
     seconds: dict[str, float]
 
 
-def make_result(
-    config: Config, request: Request, prepared: Prepared, outcome: train.Search, own: Mapping[str, Any]
-) -> SearchResult:
-    """Create the content of RESULT. This is the first use of the test rows.
-
-    Args:
-      config: the settings that are not searched, without the defaults of the task.
-      request: the settings of the search.
-      prepared: the data.
-      outcome: the result of `train.search`.
-      own: the settings of the search itself; see `search_request.OWN`.
-    """
+def make_result(setup: SearchSetup, outcome: train.Search) -> SearchResult:
+    """Create the content of RESULT. This is the first use of the test rows."""
+    settings, _, prepared = setup
     dataset, best = prepared.dataset, outcome.best
     constant = baseline(dataset.table, prepared.training, dataset.test)
-    training = f"{len(prepared.training.x):,} training" + (f" (in {own['folds']} folds)" if own["folds"] else "")
+    folds = f" (in {settings['folds']} folds)" if settings["folds"] else ""
     validation = "" if prepared.held_out is None else f", {len(prepared.held_out.x):,} validation"
-    counts = f"{training}{validation}, {len(dataset.test.x):,} test"
+    counts = f"{len(prepared.training.x):,} training{folds}{validation}, {len(dataset.test.x):,} test"
     features = np.shape(prepared.training.x)[1]
     result: SearchResult = {
         "data": f"{dataset.table.task.capitalize()} ({dataset.why}): rows {counts}; {features} features.",
@@ -95,22 +85,17 @@ def make_result(
     if outcome.advantage is not None:
         d = outcome.advantage
         result["advantage"] = {"difference": d.difference, "low": d.low, "high": d.high, "n": d.n}
-    together = outcome.ensemble(MEMBERS)
-    alone = outcome._replace(networks=outcome.networks[:1]).ensemble(1)
-    scores = _scores(prepared, best.run, alone)
+    ensemble = outcome.ensemble(MEMBERS)
+    best_network = outcome._replace(networks=outcome.networks[:1]).ensemble(1)
+    scores = _scores(prepared, best.run, best_network)
     result |= {
         "best": best.trial,
         "epochs": best.epochs,
         "test": dict(scores),
-        "ensemble": [member.trial for member in together.members],
-        "ensemble_test": dict(_scores(prepared, best.run, together)),
-        "notes": [
-            *_worse_than_constant(outcome.table[0]),
-            *edges(best.settings, request.space),
-            *_cautions(scores, dataset),
-            *_differences(config, best, outcome.table[0], own["folds"]),
-        ],
-        "command": _command(config, best, own),
+        "ensemble": [member.trial for member in ensemble.members],
+        "ensemble_test": dict(_scores(prepared, best.run, ensemble)),
+        "notes": list(_notes(setup, best, outcome.table[0], scores)),
+        "command": _command(setup, best),
     }
     return result
 
@@ -155,8 +140,8 @@ def print_result(result: SearchResult, table: Sequence[Mapping[str, Any]], *, re
     if (d := result["advantage"]) is not None and d["low"] > 0:  # otherwise, `train.search` has warned
         interval = f"[{d['low']:.3g}, {d['high']:.3g}] (95 %, n = {d['n']})"
         say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)}")
-    for note in result["notes"]:
-        say(f"[bold yellow]note[/] {escape(note)}")
+    for text in result["notes"]:
+        note(text)
     rows = [
         ("test scores of the best setting", result["test"]),
         (f"test scores of the {describe_members(result['ensemble'])}", result["ensemble_test"]),
@@ -189,11 +174,6 @@ def describe_members(trials: Sequence[int]) -> str:
     return f"ensemble of {len(trials)} ({', '.join(counts)})"
 
 
-def format_score(score: float) -> str:
-    """Format a score with four decimals, or with four significant digits if it is large."""
-    return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
-
-
 def _print_seconds(seconds: Mapping[str, float], trials: int, *, resumed: bool) -> None:
     """Print the times and, unless the search was resumed, how many trials take as long as the compilation."""
     working = seconds["train"] + seconds["validate"]
@@ -222,24 +202,32 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
             )
 
 
-def _cautions(scores: Mapping[str, float], dataset: Dataset) -> Iterator[str]:
-    """Yield a note if the test scores may mislead."""
-    named = dataset.rows is None
-    if caution := describe_caution(scores, len(dataset.test.x), named=named, columns=False):
-        yield caution
+def _notes(
+    setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str, Any], scores: Mapping[str, float]
+) -> Iterator[str]:
+    """Yield notes on the best trial.
 
-
-def _worse_than_constant(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a note if a constant prediction has a lower validation error than the best trial."""
+    Args:
+      setup: the search.
+      best: the network of the best trial.
+      row: the row of the best trial in the table.
+      scores: the test scores of the best trial.
+    """
     if row.get("validation_r2", 1.0) <= 0:
         yield (
             f"the best trial has a validation R² of {row['validation_r2']:.4f}, so the mean of the target would be a "
             "better prediction; search more trials or longer --rungs, or other columns as features"
         )
+    yield from edges(best.settings, setup.request.space)
+    dataset = setup.prepared.dataset
+    if caution := describe_caution(scores, len(dataset.test.x), named=dataset.rows is None, columns=False):
+        yield caution
+    yield from _differences(setup, best, row)
 
 
-def _differences(config: Config, best: train.TrialNetwork, row: Mapping[str, Any], folds: int | None) -> Iterator[str]:
+def _differences(setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str, Any]) -> Iterator[str]:
     """Yield a note for each reason why the command does not repeat the scores of the best trial."""
+    config, folds = setup.request.config, setup.settings["folds"]
     own = "nnjax predict FOLDER uses the trial's own {}, and nnjax replay FOLDER trains {} again"
     if row.get("parent", -1) >= 0:
         yield (
@@ -262,18 +250,19 @@ def _differences(config: Config, best: train.TrialNetwork, row: Mapping[str, Any
         )
 
 
-def _command(config: Config, best: train.TrialNetwork, own: Mapping[str, Any]) -> str:
+def _command(setup: SearchSetup, best: train.TrialNetwork) -> str:
     """Return the command that trains the best setting, if possible to the same network; see `_differences`.
 
     A network of an earlier rung is repeated by fewer epochs if the learning rate is constant. Otherwise, the command
     trains to the end, and a patience that never stops it keeps the best network. With folds, no rows validate.
     """
+    config, seeds = setup.request.config, setup.settings["seeds"]
     settings: dict[str, Any] = {name: shortest_number(value) for name, value in best.settings.items()}
-    if own["folds"] is not None:
+    if setup.settings["folds"] is not None:
         settings |= {"validation": 0.0, "epochs": best.epochs}
     elif config.schedule == "constant":
         settings["epochs"] = best.epochs
     elif best.epochs < (last := config.epochs or 0):
         settings["patience"] = math.ceil(last)
-    members = own["seeds"] if own["seeds"] > 1 else None
+    members = seeds if seeds > 1 else None
     return train_command_of(replace(config, **settings, members=members, strategy=None))
