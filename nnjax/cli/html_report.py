@@ -163,8 +163,8 @@ def _members(subject: Subject) -> str:
         text = f"Mean standard deviation of the members' predictions: {html_page.number(parts['sd'])}."
         notes.append(html_page.paragraph(text, faint=True))
     elif parts:
-        listed = ", ".join(f"{name} {html_page.number(value)}" for name, value in parts.items())
-        notes.append(html_page.paragraph(f"Mean uncertainty of the prediction in nats: {listed}.", faint=True))
+        numbers = ", ".join(f"{name} {html_page.number(value)}" for name, value in parts.items())
+        notes.append(html_page.paragraph(f"Mean uncertainty of the prediction in nats: {numbers}.", faint=True))
     if outcome.left_out:
         notes.append(html_page.paragraph(f"Members left out because they diverged: {list(outcome.left_out)}."))
     return "\n".join([html_page.table(["score", "mean", "sd", "min", "max"], rows), *notes])

@@ -56,13 +56,13 @@ def fashion_mnist_folder(name: str, data_dir: str | None) -> str | None:
     return str(as_path(folder).absolute()) if folder else None
 
 
-def check_data_options(command: str, name: str | None, written: set[str], *, anyway: bool) -> None:
+def check_data_options(command: str, name: str | None, option_names: set[str], *, anyway: bool) -> None:
     """Check that a new run, sweep or search names its data, and that the options apply to these data.
 
     Args:
       command: name of the command, "train", "sweep" or "search".
       name: the data set or file; None if it is missing.
-      written: names of the settings that were written on the command line.
+      option_names: names of the settings that were written on the command line.
       anyway: True if --anyway was given.
 
     Raises:
@@ -72,7 +72,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
         raise ValueError(f"no data: nnjax {command} needs digits, fashion-mnist, or a file such as table.csv")
     if anyway:
         raise ValueError("--anyway applies only with --resume")
-    if "data_dir" in written and name != "fashion-mnist":
+    if "data_dir" in option_names and name != "fashion-mnist":
         raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
     own = {
         "target": "labels as its target", "task": "labels as its target", "test_share": "its own test part",
@@ -80,7 +80,7 @@ def check_data_options(command: str, name: str | None, written: set[str], *, any
         "sep": "no separator", "decimal": "no decimal separator",
     }  # fmt: skip
     for setting, reason in own.items():
-        if setting in written and name in NAMES:
+        if setting in option_names and name in NAMES:
             raise ValueError(f"{option_name(setting)} applies only to files; {name} has {reason}; omit it")
 
 

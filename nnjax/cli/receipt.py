@@ -139,16 +139,16 @@ def loss_differences(receipt: Receipt, repeated: Receipt) -> list[tuple[str, flo
     There are at most two: one of the first losses (for an ensemble, the earliest of the first member that differs), and
     the test loss. The relative tolerances are `LOSS_TOLERANCE` and `TEST_TOLERANCE`.
     """
-    saved, now = (_numbers(r["first_losses"]) for r in (receipt, repeated))
+    saved, repetition = (_numbers(r["first_losses"]) for r in (receipt, repeated))
     differences = []
-    if saved.shape != now.shape:
-        differences.append(("number of first losses", float(saved.size), float(now.size)))
+    if saved.shape != repetition.shape:
+        differences.append(("number of first losses", float(saved.size), float(repetition.size)))
     else:
-        apart = ~np.isclose(now, saved, rtol=LOSS_TOLERANCE, atol=1e-7, equal_nan=True)
-        for index in np.argwhere(apart)[:1]:
+        differs = ~np.isclose(repetition, saved, rtol=LOSS_TOLERANCE, atol=1e-7, equal_nan=True)
+        for index in np.argwhere(differs)[:1]:
             member = "" if saved.ndim == 1 else f" of member {index[0]}"
             name = f"loss of step {index[-1]}{member}"
-            differences.append((name, float(saved[tuple(index)]), float(now[tuple(index)])))
+            differences.append((name, float(saved[tuple(index)]), float(repetition[tuple(index)])))
     a, b = (float(_numbers((r["test"] or {"loss": None})["loss"])) for r in (receipt, repeated))
     if not np.isclose(b, a, rtol=TEST_TOLERANCE, atol=1e-7, equal_nan=True):
         differences.append(("test loss", a, b))

@@ -17,8 +17,8 @@ from nnjax.train.engine.errors import format_differences
 
 def written_settings(ctx: typer.Context) -> set[str]:
     """Return the names of the settings that the user wrote on the command line."""
-    written = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
-    return {"data" if name == "name" else name for name in written}
+    names = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+    return {"data" if name == "name" else name for name in names}
 
 
 def settings_from(ctx: typer.Context, names: Iterable[str]) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def settings_from(ctx: typer.Context, names: Iterable[str]) -> dict[str, Any]:
       ctx: the context of the command.
       names: names of the settings; those that the command does not have are omitted.
     """
-    name, options = ctx.params["name"] or "", ctx.params
-    settings = {setting: options[setting] for setting in names if setting in options}
-    return settings | {"data": absolute_path(name), "data_dir": fashion_mnist_folder(name, options["data_dir"])}
+    name, params = ctx.params["name"] or "", ctx.params
+    settings = {setting: params[setting] for setting in names if setting in params}
+    return settings | {"data": absolute_path(name), "data_dir": fashion_mnist_folder(name, params["data_dir"])}
 
 
 def check_resume(
-    path: Path, out: Path | None, *, saved: dict[str, Any], written: dict[str, Any], finished: bool
+    path: Path, out: Path | None, *, saved: dict[str, Any], options: dict[str, Any], finished: bool
 ) -> None:
     """Check that a run, a sweep or a search can be resumed with the options on the command line.
 
@@ -44,7 +44,7 @@ def check_resume(
       path: folder of the run, the sweep or the search.
       out: the value of --out, which must be None.
       saved: the settings in the folder.
-      written: the settings on the command line; they must equal the saved ones.
+      options: the settings on the command line; they must equal the saved ones.
       finished: True if the folder contains all results.
 
     Raises:
@@ -54,7 +54,7 @@ def check_resume(
         raise ValueError("--resume already names the folder; omit --out")
     rows = [
         ("DATA" if name == "data" else option_name(name), str(saved[name]), str(value))
-        for name, value in written.items()
+        for name, value in options.items()
         if saved[name] != value
     ]
     if rows:

@@ -118,15 +118,15 @@ def search_command(
     """
     began = time.perf_counter()
     settings = asdict(Config("")) | settings_from(ctx, SEARCH_SETTINGS)
-    written = written_settings(ctx)
+    option_names = written_settings(ctx)
     if resume is None:
-        check_data_options("search", name, written, anyway=anyway)
+        check_data_options("search", name, option_names, anyway=anyway)
     else:
         saved = run_folder.load_search(resume)
-        fixed = {name: value for name, value in settings.items() if name in written}
-        check_resume(resume, out, saved=saved, written=fixed, finished=run_folder.is_finished(resume))
+        options = {name: value for name, value in settings.items() if name in option_names}
+        check_resume(resume, out, saved=saved, options=options, finished=run_folder.is_finished(resume))
         settings = settings | saved
-    _check_validation(written, settings["folds"])
+    _check_validation(option_names, settings["folds"])
     parse_request(settings)  # finds mistakes before anything is read
     mesh = start_devices(members_of(settings), None)
     setup = prepare_search(settings, settings["strategy"] or platform_strategy(mesh))
@@ -182,9 +182,9 @@ def search_command(
         raise typer.Exit(1)
 
 
-def _check_validation(written: set[str], folds: int | None) -> None:
+def _check_validation(option_names: set[str], folds: int | None) -> None:
     """Check that --validation and --folds are not combined."""
-    if "validation" in written and folds is not None:
+    if "validation" in option_names and folds is not None:
         raise ValueError("--validation applies only without --folds, which validate on all rows but the test rows")
 
 

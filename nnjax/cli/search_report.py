@@ -53,13 +53,13 @@ def draw_search(path: Path, subject: SearchSubject, *, pictures: bool = True) ->
     Returns:
       The names of the files that were written.
     """
-    drawn = {}
+    files = {}
     if pictures:
         for name, figure in _figures(subject).items():
-            drawn[name] = plot.png(figure)
-            write_file(path / f"{name}.png", drawn[name])
-    write_file(path / run_folder.REPORT, _page(path, subject, drawn))
-    return [*(f"{name}.png" for name in drawn), run_folder.REPORT]
+            files[name] = plot.png(figure)
+            write_file(path / f"{name}.png", files[name])
+    write_file(path / run_folder.REPORT, _page(path, subject, files))
+    return [*(f"{name}.png" for name in files), run_folder.REPORT]
 
 
 def describe_search(subject: SearchSubject) -> str:
@@ -89,11 +89,11 @@ def _log_names(request: Request) -> list[str]:
     return [name for name, d in numbers.items() if d.kind == "log" or max(d.values) > 10 * min(d.values) > 0]
 
 
-def _page(path: Path, subject: SearchSubject, drawn: Mapping[str, bytes]) -> bytes:
+def _page(path: Path, subject: SearchSubject, files: Mapping[str, bytes]) -> bytes:
     request, _, _, result = subject
     name = Path(request.config.data).name
     title = f"{name}: {_headline(result)}"
-    figures = [(name, png, CAPTIONS[name]) for name, png in drawn.items()]
+    figures = [(name, png, CAPTIONS[name]) for name, png in files.items()]
     ranges = ", ".join(f"{option_name(name)} {text}" for name, text in request.ranges.items())
     body = [
         html_page.header(title, describe_search(subject), f"Searched: {ranges}.", result["data"]),

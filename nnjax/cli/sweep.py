@@ -101,13 +101,13 @@ def sweep_command(
     """
     began = time.perf_counter()
     settings = asdict(Config("")) | settings_from(ctx, SWEEP_SETTINGS)
-    written = written_settings(ctx)
+    option_names = written_settings(ctx)
     if resume is None:
-        check_data_options("sweep", name, written, anyway=anyway)
+        check_data_options("sweep", name, option_names, anyway=anyway)
     else:
         saved = run_folder.load_sweep(resume)
-        fixed = {name: value for name, value in settings.items() if name in written}
-        check_resume(resume, out, saved=saved, written=fixed, finished=run_folder.is_finished(resume))
+        options = {name: value for name, value in settings.items() if name in option_names}
+        check_resume(resume, out, saved=saved, options=options, finished=run_folder.is_finished(resume))
         settings = settings | saved
     request = _parse_request(settings)
     config = request.config

@@ -101,11 +101,11 @@ def train_command(
     """
     began = time.perf_counter()
     config = Config(**settings_from(ctx, SETTINGS))
-    written, saved_table = written_settings(ctx), None
+    option_names, saved_table = written_settings(ctx), None
     if resume is None:
-        check_data_options("train", name, written, anyway=anyway)
+        check_data_options("train", name, option_names, anyway=anyway)
     else:
-        config, saved_table = _resumed_config(resume, out, config, written)
+        config, saved_table = _resumed_config(resume, out, config, option_names)
     check_settings(config)
     join_processes(coordinator, processes, process_id, cluster=cluster, folder=resume or out)
     mesh = start_devices(config.members, config.group)
@@ -147,13 +147,13 @@ def train_command(
         raise typer.Exit(1)
 
 
-def _resumed_config(path: Path, out: Path | None, config: Config, written: set[str]) -> tuple[Config, Table]:
+def _resumed_config(path: Path, out: Path | None, config: Config, option_names: set[str]) -> tuple[Config, Table]:
     """Return the settings and table of an unfinished run. The command line may change --save-every and --keep."""
     saved, table = run_folder.load_config(path)
-    free: dict[str, Any] = {name: getattr(config, name) for name in ("save_every", "keep") if name in written}
-    fixed = {name: value for name, value in asdict(config).items() if name in written - free.keys()}
-    check_resume(path, out, saved=asdict(saved), written=fixed, finished=run_folder.is_finished(path))
-    return replace(saved, **free), table
+    options = {name: value for name, value in asdict(config).items() if name in option_names}
+    changeable = {name: options.pop(name) for name in ("save_every", "keep") if name in options}
+    check_resume(path, out, saved=asdict(saved), options=options, finished=run_folder.is_finished(path))
+    return replace(saved, **changeable), table
 
 
 def _choose_group(config: Config, prepared: Prepared, mesh: Mesh | None) -> Config:

@@ -77,10 +77,10 @@ def verify_command(
     leaves, _ = tensor_file.named_leaves({"params": outcome.params, "state": outcome.state})
     unequal = receipt.weight_differences(weights, leaves) if weights else []
     if plot is not None:
-        apart = {d.name: d.largest for d in unequal}
-        if repeated["weights"] != saved["weights"] and not apart:
-            apart = {run_folder.WEIGHTS: math.nan}
-        _draw(plot, saved, repeated, apart, describe(config, saved["test"]))
+        largest = {d.name: d.largest for d in unequal}
+        if repeated["weights"] != saved["weights"] and not largest:
+            largest = {run_folder.WEIGHTS: math.nan}
+        _draw(plot, saved, repeated, largest, describe(config, saved["test"]))
     changes = differences(saved["bits_depend_on"], repeated["bits_depend_on"])
     if reason := receipt.describe_inexactness(saved, changes, "run"):
         say(escape(reason))
@@ -101,13 +101,15 @@ def verify_command(
     _end(run, problems, f"bit for bit: parameters and state have the SHA-256 {saved['weights'][:16]}…")
 
 
-def _draw(path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, apart: dict[str, float], context: str) -> None:
+def _draw(
+    path: Path, saved: receipt.Receipt, repeated: receipt.Receipt, largest: dict[str, float], context: str
+) -> None:
     """Draw the differences of the losses and weights between both runs, if these have the same number of losses."""
     from nnjax import plot
 
     first, now = (np.array(losses["first_losses"], float) for losses in (saved, repeated))
     if first.shape == now.shape and first.size:
-        picture = plot.repetition(first, now, apart, tolerance=receipt.LOSS_TOLERANCE, context=context)
+        picture = plot.repetition(first, now, largest, tolerance=receipt.LOSS_TOLERANCE, context=context)
         write_file(path, plot.png(picture))
 
 
