@@ -14,13 +14,7 @@ from nnjax.cli.console import say
 from nnjax.cli.devices import start_devices
 from nnjax.cli.fitting import run_arguments
 from nnjax.cli.prepare import describe_rows, prepare
-from nnjax.cli.search_verify import (
-    open_search,
-    replay_search,
-    row_of,
-    settings_of,
-    trial_problems,
-)
+from nnjax.cli.search_verify import open_search, replay_search, row_of, settings_of, trial_problems
 
 
 def replay_command(
