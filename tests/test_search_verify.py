@@ -52,6 +52,7 @@ def test_changed_files_are_named(search, tmp_path):
     assert ended.code == 1
     assert "search.csv has changed since the search: it does not match its SHA-256" in ended.out
     assert "report.html cannot be read: No such file" in ended.out
+    assert_mistake(nnjax("replay", path), ".*search.csv has changed since the search")
     (path / "receipt.json").write_text("{}")
     assert_mistake(nnjax("verify", path), ".*receipt.json is damaged")
     (path / "receipt.json").unlink()

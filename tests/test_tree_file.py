@@ -112,6 +112,8 @@ def test_home_is_expanded_and_a_missing_file_or_folder_is_named(tmp_path, monkey
     nnjax.save("~/tree", {"w": jnp.ones(1)})
     assert Path(tmp_path / "tree").is_file()
     assert nnjax.load("~/tree")["w"].shape == (1,)
+    with pytest.raises(FileNotFoundError, match="~nobody-of-this-name"):
+        nnjax.load("~nobody-of-this-name/tree")
     with pytest.raises(FileNotFoundError, match="nothing"):
         nnjax.load(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="nowhere"):
