@@ -13,6 +13,7 @@ from benchmarks.harness.fingerprint import software_differences, worker_fingerpr
 from benchmarks.harness.record import Record, Row, load_record, save_record
 from benchmarks.harness.run import Choice, choose_variants, run_benchmarks
 from benchmarks.peers import peer_names, read_head
+from benchmarks.report.break_even import break_even_lines
 from benchmarks.report.document import markdown_report, replace_section
 from benchmarks.report.pictures import draw_pictures
 from benchmarks.report.regression import find_changes
@@ -78,7 +79,8 @@ def main(
             for variant in lines_by_variant(variant_rows):
                 console.print(terminal_table(variant), "")
     calibration = calibration_lines(rows, fingerprint["devices"][0])
-    for line in (*calibration, *bottleneck_lines(rows), *figure_lines(rows), *unmeasured_lines(rows)):
+    results = (*figure_lines(rows), *break_even_lines(rows))
+    for line in (*calibration, *bottleneck_lines(rows), *results, *unmeasured_lines(rows)):
         console.print(line, highlight=False, markup=False)
     for path in (folder / "results.json", *_write_report(Record(fingerprint, tuple(rows)), folder)):
         console.print(f"{path}", highlight=False, markup=False)

@@ -14,6 +14,7 @@ from benchmarks.harness.record import AGAIN, Record, Row, load_record, save_reco
 from benchmarks.jobs.definitions import Calibration
 from benchmarks.peers import limit
 from benchmarks.report.bottleneck import calibrated_rates, find_bottleneck
+from benchmarks.report.break_even import break_even, break_even_lines
 from benchmarks.report.compile_plot import compile_times
 from benchmarks.report.datasheet import find_peaks
 from benchmarks.report.document import markdown_report, markers, replace_section
@@ -216,6 +217,20 @@ def test_compilation_in_the_first_call_counts_against_ours_only():
     peer = ours._replace(peer="stax", samples=times(1.0))
     assert [first_run(r) for r in (ours, peer)] == [3.0, pytest.approx(1.0, rel=0.02)]
     assert "81 trials, with compilation: stax, fast, 0.33" in report(ours, peer)
+
+
+def test_from_how_many_trials_on_a_search_is_faster():
+    """By hand: ours takes 3 s + 0.01 s per trial; a peer 0.03 s (equal at 150 trials), and another one 0.005 s."""
+    assert [break_even(100, 1.0, 3.0, peer) for peer in (3.0, 4.0, 1.0, 0.5)] == [151, 101, None, None]
+    assert break_even(100, 1.0, 0.0, 3.0) == 1
+    ours = row(case="search", variant="100 trials, digits", samples=[1.0] * 9, stages={"first": 4.0})
+    slow = ours._replace(form="slow", samples=[2.0] * 9, stages={"first": 2.5})  # compiles faster: 51 trials
+    peers = [ours._replace(peer=name, samples=[t] * 9, stages={}) for name, t in (("stax", 3.0), ("Haiku", 0.5))]
+    expected = "search: 100 trials, digits: with compilation, nnjax is faster from this number of trials on: "
+    assert list(break_even_lines([ours, *peers])) == [f"{expected}151 (stax, fast), never (Haiku, fast)"]
+    assert list(break_even_lines([ours, slow, *peers])) == [f"{expected}51 (stax, fast), never (Haiku, fast)"]
+    assert f"- {expected}151" in report(ours, *peers)
+    assert not list(break_even_lines([ours, row(), row("stax")]))
 
 
 def test_a_section_is_replaced_between_its_markers():

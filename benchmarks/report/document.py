@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.harness.record import AGAIN, OURS, Record, Row
 from benchmarks.report.bottleneck import Rates, calibrated_rates, find_bottleneck
+from benchmarks.report.break_even import break_even_lines
 from benchmarks.report.stats import geometric_mean
 from benchmarks.report.table import figure_lines
 from benchmarks.report.variants import (
@@ -59,7 +60,7 @@ def markdown_report(record: Record) -> str:
         markdown_table(variants, rates),
         " ".join(summary_sentences(variants)),
     ]
-    if figures := [f"- {line}" for line in figure_lines(record.rows)]:
+    if figures := [f"- {line}" for line in (*figure_lines(record.rows), *break_even_lines(record.rows))]:
         parts.append("\n".join(figures))
     if faster := list(_faster_peers(variants)):
         intro = (
