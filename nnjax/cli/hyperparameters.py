@@ -52,6 +52,8 @@ def parse_values(name: str, text: str) -> Values:
     [1.0, 10.0, 100.0]
     """
     place, integers = f"{option_name(name)} {text}", name == "width"
+    if "..." in text:
+        raise ValueError(f"{place}: a range has two dots, as in 0.1..0.5")
     match = re.fullmatch(r"([^:]*?)\.\.([^:]*)(?::(log|lin|int))?(?::(\d+))?", text.strip())
     parts = [match[1], match[2]] if match else text.split(",")
     try:
@@ -67,8 +69,10 @@ def parse_values(name: str, text: str) -> Values:
         numbers = sorted(set(numbers), key=numbers.index)
         return Values(text, [int(n) for n in numbers] if integers else numbers)
     low, high = numbers
-    if low >= high or (spacing == "log" and low <= 0):
-        raise ValueError(f"{place}: expected {'0 < ' if spacing == 'log' else ''}low < high")
+    if low >= high:
+        raise ValueError(f"{place}: expected low < high, got {low:g} and {high:g}; swap them, or give one number")
+    if spacing == "log" and low <= 0:
+        raise ValueError(f"{place}: expected 0 < low < high; begin at a small number such as 1e-6, or omit :log")
     count = None if match[4] is None else int(match[4])
     if count is not None:
         if count < 2:

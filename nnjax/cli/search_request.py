@@ -45,17 +45,7 @@ def parse_request(settings: Mapping[str, Any]) -> Request:
     space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
     if not space:
         raise ValueError("no setting has several values; pass a list or a range, as in --learning-rate 1e-4..1e-1:log")
-    for name in ("trials", "population", "seeds", "patience"):
-        if settings[name] is not None and settings[name] < 1:
-            raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")
-    folds = settings["folds"]
-    if folds is not None and folds < 2:
-        raise ValueError(f"--folds must be ≥ 2, got {folds}")
-    if folds is not None and settings["seeds"] > 1:
-        raise ValueError("--seeds applies only without --folds, because each fold has its own seed")
-    share = settings["keep_share"]
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f"--keep-share must be in (0, 1], got {share:g}")
+    _check_own(settings, rungs)
     if config.validation == 0:
         raise ValueError("a search compares trials by validation loss; --validation must be > 0, or use --folds 5")
     for combination in itertools.product(*listed.values()):
@@ -69,6 +59,26 @@ def parse_request(settings: Mapping[str, Any]) -> Request:
     if "width" in space:
         config = replace(config, width=int(numbers["width"].high))
     return Request(config, space, rungs, {name: str(settings[name]) for name in space})
+
+
+def _check_own(settings: Mapping[str, Any], rungs: tuple[float, ...]) -> None:
+    """Check the settings of the search itself, except for the method, which is checked by the option."""
+    for name in ("trials", "population", "seeds", "patience"):
+        if settings[name] is not None and settings[name] < 1:
+            raise ValueError(f"{option_name(name)} must be ≥ 1, got {settings[name]}")
+    if settings["patience"] is not None and settings["patience"] > len(rungs) - 2:
+        most = f"at most {len(rungs) - 2}" if len(rungs) > 2 else "omitted"
+        raise ValueError(
+            f"--patience {settings['patience']} stops no trial: with {len(rungs)} --rungs, it must be {most}"
+        )
+    folds = settings["folds"]
+    if folds is not None and folds < 2:
+        raise ValueError(f"--folds must be ≥ 2, got {folds}")
+    if folds is not None and settings["seeds"] > 1:
+        raise ValueError("--seeds applies only without --folds, because each fold has its own seed")
+    share = settings["keep_share"]
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"--keep-share must be in (0, 1], got {share:g}")
 
 
 def replicates_of(settings: Mapping[str, Any]) -> int | None:

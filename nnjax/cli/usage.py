@@ -45,6 +45,7 @@ MEANINGS = {  # options of other programs -> option with the same meaning
     "--ensemble": "--members",
     "--networks": "--members",
     "--early-stopping": "--patience",
+    "--rate": "--learning-rate",
     "--step-size": "--learning-rate",
     "--alpha": "--learning-rate",
     "--eta": "--learning-rate",
