@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -506,6 +507,22 @@ def test_mistakes_are_named(change, error, message):
     settings = {"space": RATE} | change
     with pytest.raises(error, match=message):
         search(linear, **settings)
+
+
+def test_mistakes_in_make_run_are_explained():
+    net = lambda hyper: nn.mlp([4] * hyper["rate"], 2)  # noqa: E731
+    wrong = {
+        "make_run reads 'lr', but the space has only rate, n": lambda hyper: linear({"rate": hyper["lr"]}),
+        r"make_run gets rate as JAX arrays; .* put them in train.structure": lambda hyper: train.Run(
+            net(hyper), losses.cross_entropy, optim.sgd(0.1), batch_size=BATCH
+        ),
+    }
+    for message, make in wrong.items():
+        with pytest.raises((KeyError, TypeError)) as error:
+            search(make, {"rate": train.choice([1, 2]), "n": train.structure([1])})
+        assert re.search(message, "; ".join(error.value.__notes__))
+    with pytest.raises(TypeError, match=r"^make_run: its result must be a train\.Run"):
+        search(lambda hyper: None, RATE)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_arguments_of_schedules_are_swept(name):
 @pytest.mark.parametrize("name", BRANCHES)
 def test_schedules_that_branch_on_a_swept_argument_are_named(name):
     message = (
-        rf'sweep: \w*{name}\w* \(line \d+ of .*\.py\) needs a hyper-parameter as a Python number.*hyper\["rate"\] \*'
+        rf'make_run: \w*{name}\w* \(line \d+ of .*\.py\) needs a hyper-parameter as a Python number.*hyper\["rate"\] \*'
     )
     with jax.numpy_dtype_promotion("standard"), pytest.raises(TypeError, match=message):
         sweep(scheduled(BRANCHES[name]), {"h": [0.1, 0.3]})
@@ -234,7 +234,7 @@ MISTAKES = {
                 r"one value for each setting, got \{'rate': 2, 'b': 1\}; combine with train\.grid"),
     "a run": (lambda: sweep(linear({"rate": 0.1}), {"rate": [1]}), TypeError, "make_run must be a function"),
     "no function": (lambda: sweep(3, {"rate": [1]}), TypeError, "make_run must be a function .* got 3"),
-    "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"make_run must be a train\.Run"),
+    "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"make_run: its result must be a train\.Run"),
     "nothing": (lambda: sweep(linear, {}), TypeError, "a dictionary with at least one name"),
     "a number": (lambda: sweep(linear, {"rate": 0.1}), ValueError, r"rate must be a list of numbers, got 0\.1"),
     "no value": (lambda: sweep(linear, {"rate": []}), ValueError, r"rate must be a list of numbers, got \[\]"),

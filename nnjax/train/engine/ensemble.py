@@ -81,12 +81,12 @@ class Ensemble:
                     f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}jax{os.sep}" not in f.filename
                 ]
                 raise TypeError(
-                    f"sweep: {frames[-1].name} (line {frames[-1].lineno} of {frames[-1].filename}) needs a "
-                    "hyper-parameter as a Python number, for an if, a size or float(), but in a sweep it is traced; "
+                    f"make_run: {frames[-1].name} (line {frames[-1].lineno} of {frames[-1].filename}) needs a "
+                    "hyper-parameter as a Python number, for an if, a size or float(), but it is traced; "
                     "compute with it: jnp.where instead of if, and a schedule of fixed numbers that is scaled, as in "
                     'lambda step: hyper["rate"] * schedule(step)'
                 ) from error
-        return check_trainable("sweep", "the result of make_run", run)
+        return check_trainable("make_run", "its result", run)
 
     @property
     def padded(self) -> int:

@@ -63,9 +63,26 @@ def group_rounds(groups: int, trials: int, keep: float) -> list[list[int]]:
 
 
 def check_structure(make_run: Any, setting: dict[str, Any]) -> None:
-    """Build the run of a setting once from concrete numbers, because tracers cannot be checked."""
+    """Build the run of a setting once from concrete numbers, because tracers cannot be checked.
+
+    Notes on an error name the setting, and say how `make_run` gets the values of the space.
+    """
+    numbers = {name: jax.numpy.asarray(v) if isinstance(v, (int, float)) else v for name, v in setting.items()}
+    names = [*setting, *(name for name, _ in getattr(make_run, "fixed", ()))]
     with checks.located("in a setting of search: " + ", ".join(f"{name}={value}" for name, value in setting.items())):
-        make_run({name: jax.numpy.asarray(v) if isinstance(v, (int, float)) else v for name, v in setting.items()})
+        try:
+            make_run(numbers)
+        except KeyError as error:
+            if error.args[:1] and error.args[0] not in names:
+                error.add_note(f"make_run reads {error.args[0]!r}, but the space has only {', '.join(names)}")
+            raise
+        except TypeError as error:
+            if setting:
+                error.add_note(
+                    f"make_run gets {', '.join(setting)} as JAX arrays; if it needs Python values, as for depths, "
+                    "batch sizes and names, put them in train.structure([…]); padded widths are nn.mlp(…, widths=…)"
+                )
+            raise
 
 
 def _shares(total: int, parts: int) -> list[int]:
