@@ -217,6 +217,9 @@ def test_a_network_before_the_learning_rate_decayed_is_noted(noise, tmp_path):
     ended = succeed("search", noise, "-t", "y", *OVERFIT, "--width", "64", "--out", tmp_path / "run")
     assert "the best network is from epoch 2, before the learning rate had decayed; the command trains" in ended.out
     assert re.search("best setting again with: nnjax train .* --epochs 30 --patience 30$", ended.out, re.MULTILINE)
+    assert re.search(r"3 of 3 trials have ended  best score \S+ after 2 epochs", ended.err)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The best network is from epoch 2, before" in page.partition("<h2>Notes</h2>")[2]
 
 
 @pytest.mark.parametrize(("score", "spread"), [(0.31769, {}), (0.31769, {"validation_loss_sd": 0.0678})])

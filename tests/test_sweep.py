@@ -234,7 +234,7 @@ MISTAKES = {
                 r"one value for each setting, got \{'rate': 2, 'b': 1\}; combine with train\.grid"),
     "a run": (lambda: sweep(linear({"rate": 0.1}), {"rate": [1]}), TypeError, "make_run must be a function"),
     "no function": (lambda: sweep(3, {"rate": [1]}), TypeError, "make_run must be a function .* got 3"),
-    "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"make_run: its result must be a train\.Run"),
+    "no run": (lambda: sweep(lambda hyper: None, {"rate": [1]}), TypeError, r"its result must be a train\.Run"),
     "nothing": (lambda: sweep(linear, {}), TypeError, "a dictionary with at least one name"),
     "a number": (lambda: sweep(linear, {"rate": 0.1}), ValueError, r"rate must be a list of numbers, got 0\.1"),
     "no value": (lambda: sweep(linear, {"rate": []}), ValueError, r"rate must be a list of numbers, got \[\]"),

@@ -108,5 +108,6 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
     scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in VALIDATION_SCORES if name in best)
-    epochs = "1 epoch" if best["epochs"] == 1 else f"{best['epochs']:g} epochs"
+    number = next((name[6:] for name in best if name.startswith("score_") and best[name] == best["score"]), "0")
+    epochs = "1 epoch" if number == "1" else f"{number} epochs"
     return f"best score {format_score(best['score'])} after {epochs}{scores}"

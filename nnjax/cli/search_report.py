@@ -101,6 +101,9 @@ def _page(path: Path, subject: SearchSubject, files: Mapping[str, bytes]) -> byt
             html_page.section("Test scores", *_scores(result)),
             html_page.section("Can early scores be trusted?", *_fidelity(subject)),
         ),
+        html_page.section(
+            "Notes", *(html_page.paragraph(f"{note[:1].upper()}{note[1:]}.") for note in result["notes"])
+        ),
         html_page.section("Pictures", html_page.pictures(figures)),
         html_page.section("Trials, the best first", *_trials(subject)),
         html_page.columns(
@@ -146,7 +149,7 @@ def _scores(result: SearchResult) -> list[str]:
 
 
 def _fidelity(subject: SearchSubject) -> list[str]:
-    """Return the HTML of a table of rank correlations between early and final scores, and of notes on the search."""
+    """Return the HTML of a table of rank correlations between early and final scores, and of the best trial's lead."""
     request, _, table, result = subject
     last = request.rungs[-1]
     rows = []
@@ -168,7 +171,7 @@ def _fidelity(subject: SearchSubject) -> list[str]:
                 f"(95 %, {d['n']} {'folds' if subject.settings['folds'] else 'seeds'}){noise}."
             )
         )
-    return parts + [html_page.paragraph(f"Note: {note}.") for note in result["notes"]]
+    return parts
 
 
 def _trials(subject: SearchSubject) -> list[str]:
