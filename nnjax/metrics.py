@@ -1,12 +1,12 @@
-"""Compute metrics, which summarise all predictions on a data set, mostly in one number.
+"""Compute metrics, each of which summarises the predictions on a data set, usually as a single number.
 
 Each metric takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example loss
 weights; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 
 All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, or in float32
-if that is wider. Complex numbers raise TypeError. An undefined metric is NaN: if there are no examples, if all weights
-are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples of weight 0 are ignored, even if their
-predictions or labels are NaN.
+if that is wider. Complex numbers raise TypeError. A metric is NaN if it is undefined: if there are no examples, if all
+weights are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples of weight 0 are ignored, even if
+their predictions or labels are NaN.
 
 **Sequences.** Like `losses.cross_entropy`, metrics of classifiers also accept logits (examples, ..., classes) with
 labels (examples, ...), `ignore_index`, and pairs `(labels, per-position weights)` as target. The positions of an

@@ -406,7 +406,11 @@ MISTAKES = {
     "two values": ({"objective": _returns((LOSSES, ()))}, TypeError, r"must return \(losses, state, log\)"),
     "log of arrays": ({"objective": _returns((LOSSES, (), {"a": LOSSES}))}, TypeError, "'a' is .* of shape"),
     "log of text": ({"objective": _returns((LOSSES, (), {"a": "b"}))}, TypeError, "must log scalars, but 'a' is 'b'"),
-    "no log": ({"objective": _returns((LOSSES, (), None))}, TypeError, "must be a dict of scalars by name, got None"),
+    "no log": (
+        {"objective": _returns((LOSSES, (), None))},
+        TypeError,
+        "must be a dict that maps names to scalars, got None",
+    ),
     "reserved": (
         {"objective": _returns((LOSSES, (), {"loss": 1.0}))},
         ValueError,

@@ -281,7 +281,7 @@ def test_wrappers_of_optax_learn(name):
 
 def test_modules_of_other_libraries_are_refused_with_the_way_to_use_them():
     linen, torch = pytest.importorskip("flax.linen"), pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"Run: Dense is a module of Flax; wrap it, as in interop\.flax\.from_linen"):
+    with pytest.raises(TypeError, match=r"Run: Dense is a Flax module; wrap it, as in interop\.flax\.from_linen"):
         train.Run(linen.Dense(2), losses.squared_error, optim.sgd(0.1), batch_size=2)
     with pytest.raises(TypeError, match=r"serial: Linear is a PyTorch module; .*interop\.torch\.import_weights"):
         nn.serial(torch.nn.Linear(2, 2))

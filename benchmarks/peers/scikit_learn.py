@@ -148,7 +148,7 @@ def _set_params(model: Any, layers: Layers) -> None:
 
 
 def _first_rows(job: Training) -> np.ndarray | None:
-    """Return the row indices (steps, batch) of all batches in the first call."""
+    """Return the row indices (steps, batch) of all batches in the first call, or None for full-batch steps."""
     if job.batch is None:
         return None
     random = np.random.RandomState(SEED)

@@ -129,7 +129,7 @@ sweep = ensemble
 
 
 def deep_network(job: DeepNetwork, form: str) -> Program:
-    """Train with a compiled step that loops over the blocks and applies gradient descent.
+    """Train by gradient descent, with a compiled step that loops over the blocks.
 
     Raises:
       ValueError: if there are more than `MOST_BLOCKS` blocks, or, on a CPU, if there is no C++ compiler.

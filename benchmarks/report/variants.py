@@ -85,15 +85,15 @@ def median_time(row: Row) -> float:
 
 
 def compile_time(row: Row) -> float:
-    """Return the seconds for tracing, lowering and compiling, or 0 if the program is not compiled."""
+    """Return the time for tracing, lowering and compiling in seconds, or 0 if it is unknown or nothing is compiled."""
     return sum(row.stages.get(stage, 0.0) for stage in ("trace", "lower", "compile"))
 
 
 def first_run(row: Row) -> float:
     """Return the duration of a first whole run in seconds, including compilation.
 
-    If compile times are unknown, return the duration of the first call for nnjax, but the median for other peers,
-    which are then not compiled.
+    If compile times are unknown, return the duration of the first call for nnjax. For other peers, return the median,
+    because a peer without compile times compiles nothing.
     """
     if seconds := compile_time(row):
         return median_time(row) + seconds

@@ -1,4 +1,4 @@
-"""Convert the records of a training history: units, and rows for metrics.csv."""
+"""Convert the records of a training history to target units and to rows of metrics.csv, and read them back."""
 
 import csv
 import math

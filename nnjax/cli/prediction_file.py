@@ -75,7 +75,7 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
     for path in (
         *filter(Path.is_file, inputs),
         *protected,
-    ):  # the training data may be a named data set instead of a file
+    ):  # `inputs` may contain the name of a data set, which is not a file
         if _same(out, path):
             raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
 

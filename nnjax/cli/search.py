@@ -51,7 +51,7 @@ def search_command(
     optimizer: Annotated[str, o.option("Update rule, or a list.", SEARCHED)] = D.optimizer,
     batch_size: Annotated[str, o.option("Examples per step, or a list.", SEARCHED)] = str(D.batch_size),
     trials: Annotated[int, o.option("Number of settings to try.", SEARCH)] = 256,
-    population: Annotated[int, o.option("Number of settings that are trained at the same time.", SEARCH)] = 64,
+    population: Annotated[int, o.option("Number of trials to train in parallel.", SEARCH)] = 64,
     rungs: Annotated[
         str | None,
         o.option(

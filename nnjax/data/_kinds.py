@@ -242,7 +242,7 @@ def parse_numbers_of(fields: np.ndarray) -> np.ndarray | None:
 
 
 def first_text(fields: np.ndarray, decimal: Decimal = ".") -> tuple[str, int]:
-    """Return the first field that is not a number and its row, or the last field if all are numbers."""
+    """Return the first field that is not a number, with its row, or the last field if all are numbers."""
     low, high = 0, len(fields)
     while high - low > 1:
         middle = (low + high) // 2

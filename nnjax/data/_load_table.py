@@ -108,7 +108,10 @@ def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) 
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{place}: name each target once, got {', '.join(names) or 'none'}")
     if len(names) > 1 and options.task == "classification":
-        raise ValueError(f"{place}: a classifier must have one target, got {', '.join(names)}; use a regression")
+        raise ValueError(
+            f"{place}: a classifier must have one target, got {', '.join(names)}; "
+            "name one target, or use the task regression"
+        )
     regression = options.task == "regression" or len(names) > 1
     if regression and (both := [name for name in names if name in options.categorical]):
         raise ValueError(f"load: the target {both[0]!r} of a regression cannot be categorical; omit one of the two")

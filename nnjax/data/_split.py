@@ -49,7 +49,7 @@ def split_rows(y: np.ndarray, share: float, *, seed: int = 0, stratify: bool = T
     except (ValueError, TypeError):  # for example, lists of different lengths, random keys, or unorderable objects
         y = np.zeros(())
     if y.ndim < 1 or (stratify and y.ndim > 1):
-        raise TypeError(f"split_rows: y must be one label for each row, (n,), got {got!r:.80}")
+        raise TypeError(f"split_rows: y must be labels (n,), got {got!r:.80}; stratify=False accepts any (n, ...)")
     if len(y) < 2:
         raise SplitError(share, len(y))
     rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ CAPTION = (
 
 
 def run():
-    """Send digits through eight layers with and without BatchNorm, and train both."""
+    """Pass digits through eight layers with and without BatchNorm; train both networks."""
     digits = data.load("digits").train
     linear = nn.dense(64, bias=False, w_init=jax.nn.initializers.normal(0.1))
 

@@ -120,7 +120,7 @@ def signs(numbers: Any) -> Any:
 def rectangle(
     axes: Axes, corner: tuple[float, float], width: float, height: float, **look: Any
 ) -> None:
-    """Draw a rectangle from its lower left corner."""
+    """Draw a rectangle with the given lower left corner, width and height."""
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle(corner, width, height, **look))

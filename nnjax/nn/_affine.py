@@ -39,7 +39,7 @@ def check_parts(where: str, params: Params, parts: Sequence[str], features: int,
     """Raise ValueError unless the parameters hold an affine map with `features` outputs for each part."""
     if not isinstance(params, Mapping) or set(params) != set(parts):
         raise ValueError(
-            f"{where}: params must be a dict of {', '.join(parts)}, as returned by init, got {params!r:.60}"
+            f"{where}: params must be a dict with the keys {', '.join(parts)}, as returned by init, got {params!r:.60}"
         )
     for part in parts:
         checks.leaves(where, f"params[{part!r}]", params[part], affine_shapes(None, features, bias=bias))

@@ -62,7 +62,7 @@ def refuse_module(where: str, layer: Any) -> None:
             "copy the weights by interop.torch.import_weights"
         )
     if "flax" in libraries and hasattr(layer, "bind"):
-        raise TypeError(f"{where}: {name} is a module of Flax; wrap it, as in interop.flax.from_linen({name}(…))")
+        raise TypeError(f"{where}: {name} is a Flax module; wrap it, as in interop.flax.from_linen({name}(…))")
     # Modules of nnx and Equinox are callable, so they would pass as functions, whose weights are never trained
     if any(module.startswith("flax.nnx") and kind == "Module" for module, kind in classes):
         raise TypeError(

@@ -2,7 +2,7 @@
 
 Any initialiser from `jax.nn.initializers` can replace these. They draw a flat array and reshape it, because XLA's CPU
 compiler unrolls the random number generator along a short last axis. A last layer with 10 classes would take one to two
-seconds to compile, as long as the rest of a small run takes.
+seconds to compile, about as long as the rest of a small run.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Build layers with trained scale factors."""
+"""Build layers with learned scale factors."""
 
 from jax import Array
 

@@ -290,6 +290,6 @@ def checked_dtype(name: str, dtype: DTypeLike) -> Any:
     if not jnp.issubdtype(result, jnp.inexact):
         raise TypeError(
             f"{name}: the dtype of moments must be floating-point or complex, got {result}; "
-            "pass for example jnp.bfloat16"
+            "pass, for example, jnp.bfloat16"
         )
     return result

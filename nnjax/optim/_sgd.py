@@ -15,7 +15,7 @@ class SgdState(NamedTuple):
 
 
 def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
-    """Return gradient descent, which with mini-batch gradients is stochastic gradient descent (SGD).
+    """Return gradient descent, known as stochastic gradient descent (SGD) if the gradients are from mini-batches.
 
         θ ← θ - λ g
 

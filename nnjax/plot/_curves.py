@@ -111,7 +111,7 @@ def _draw(
     if not x.size:
         return np.zeros(0)
     marker = "." if len(x) < 50 else None
-    width = 1.5 if len(x) < 100 else 0.9  # noise in thick lines hides the other line
+    width = 1.5 if len(x) < 100 else 0.9  # with many points, thick noisy lines hide each other
     if members == 1:
         axes.plot(x, y[:, 0], color=color, label=label, marker=marker, linewidth=width)
         return y[np.isfinite(y)]

@@ -174,7 +174,7 @@ def check_log(where: str, log: Any, *, with_loss: bool = False) -> Log:
       TypeError, ValueError: if the log is not a dict of real scalars, or has a reserved name.
     """
     if not isinstance(log, dict) or not all(isinstance(name, str) for name in log):
-        raise TypeError(f"Run: the log of {where} must be a dict of scalars by name, got {log!r:.80}")
+        raise TypeError(f"Run: the log of {where} must be a dict that maps names to scalars, got {log!r:.80}")
     if with_loss and "loss" not in log:
         raise ValueError(f"Run: the log of {where} must have an entry 'loss', got {sorted(log)}")
     numbers = {}

@@ -24,7 +24,7 @@ from nnjax.train.fit import train_members
 from nnjax.train.result import Result
 from nnjax.types import Data, Key, Trainable
 
-RESERVED = ("loss", "diverged")  # columns of the table; hyper-parameters must have different names
+RESERVED = ("loss", "diverged")  # columns of the table; hyper-parameters must not have these names
 Hyper = dict[str, Array]  # hyper-parameters of one run by name, traced inside the program
 
 

@@ -50,7 +50,7 @@ def deep_network(job: DeepNetwork, form: str) -> Program:
         units=job.steps,
         stages=compiled.stages,
         memory=compiled.memory,
-        # other peers do not repeat operations as remat does, so its operations are not counted
+        # remat repeats operations that other peers execute once, so its operations are not counted
         flops=0 if form == "remat" else count_flops(run.step, ts, examples).total,
         bytes=4 * (2 * parameters + 2 * job.batch * job.width),
     )

@@ -1,4 +1,4 @@
-"""Run the jobs with JAX code that an expert writes using only optax, one file for each kind of work."""
+"""Run the jobs with JAX code as an expert would write it, using only JAX and optax, one file per kind of work."""
 
 from benchmarks.peers.plain_jax.deep_network import deep_network
 from benchmarks.peers.plain_jax.dispatch import dispatch

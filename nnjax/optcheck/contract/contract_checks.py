@@ -326,7 +326,7 @@ def _check_nan(adapter: Adapter, step: Step, eager: list[PyTree]) -> list[Violat
 
 
 def _rounding(adapter: Adapter) -> float:
-    """Return the allowed change of updates, relative to the largest; low-precision states allow larger changes."""
+    """Return the tolerance for updates, relative to the largest update. It is larger for low-precision states."""
     leaves = jax.tree.leaves(_state(adapter, adapter.init(_inputs(adapter)[0])))
     dtypes = [jnp.result_type(leaf) for leaf in leaves]
     return max([RELATIVE, *(ROUNDING[str(dtype)] for dtype in dtypes if str(dtype) in ROUNDING)])

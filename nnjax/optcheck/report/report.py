@@ -275,7 +275,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
 
 
 def _replace_non_finite(content: Any) -> Any:
-    """Replace numbers that JSON cannot represent with strings."""
+    """Replace non-finite numbers with strings, because JSON cannot represent them."""
     if isinstance(content, dict):
         return {key: _replace_non_finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):

@@ -210,7 +210,7 @@ def _residuals(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def _median_ratios(values: np.ndarray, target: Target) -> np.ndarray:
-    """Return the median ratio of the target's updates to `values` for each setting."""
+    """Return the median of |target's updates / values| for each setting, or 1 if no ratio is finite and positive."""
     with np.errstate(all="ignore"):
         ratios = np.abs(target.updates / values).reshape(len(values), -1)
     finite = [row[np.isfinite(row) & (row > 0)] for row in ratios]

@@ -1,4 +1,4 @@
-"""Divide trials into groups with the same structure, one program each, by successive halving of the groups."""
+"""Group trials by structure, one program per group, and divide the trials among the groups by successive halving."""
 
 import itertools
 import math
