@@ -69,8 +69,8 @@ def _file_reader(array: np.memmap) -> ReadRows:
             raise IndexError(f"source: rows must be in 0 … {len(plain) - 1}, got {rows.min()} … {rows.max()}")
         if file.size() < end:  # reading beyond the end of the file would kill the process
             raise OSError(
-                f"source: {array.filename} has shrunk to {file.size()} bytes, expected at least {end}; do not change it "
-                "while it is read"
+                f"source: {array.filename} has shrunk to {file.size()} bytes, expected at least {end}; do not change "
+                "it while it is read"
             )
         if announce:
             first = start + rows.astype(np.int64) * width

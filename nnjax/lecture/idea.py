@@ -69,8 +69,8 @@ def code_of(idea: Idea, before: Sequence[Idea] = ()) -> tuple[str, dict[str, str
     """Return the code of an idea, without the functions that earlier ideas have shown.
 
     Returns:
-      The source code, and a dictionary from the names of omitted functions to the ideas that
-      define them.
+      The source code, and a dictionary from the names of omitted functions to the ideas
+      that define them.
     """
     known = {function for other in before for function in other.functions}
     sources = [inspect.getsource(f).rstrip() for f in idea.functions if f not in known]
