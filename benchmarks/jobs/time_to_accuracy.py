@@ -89,7 +89,7 @@ def accuracy_error(
 
 
 def accuracy_figures(job: TimeToAccuracy, runs: Runs) -> dict[str, float]:
-    """Return the number of runs, the success rate, and the mean numbers of epochs and accuracies at the end."""
+    """Return the number of runs, the success rate, the mean number of epochs, and the mean final accuracy."""
     epochs, means = np.array([[float(np.asarray(value)) for value in end] for end in runs.ends]).T
     return {
         "runs": len(means), "success": float((means >= np.float32(job.target)).mean()),

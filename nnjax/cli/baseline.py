@@ -42,7 +42,7 @@ def baseline(table: Table, training: Data, test: Data) -> Baseline:
 
 
 def class_scores(table: Table, prediction: np.ndarray, test: Data) -> ClassScores:
-    """Compute the scores by class from the logits of the test rows (n, classes)."""
+    """Compute the per-class scores from the logits (n, classes) of the test rows."""
     y, predicted = np.asarray(test.y), prediction.argmax(1)
     rows = np.bincount(y, minlength=len(table.classes))
     right = np.bincount(y[predicted == y], minlength=len(table.classes))

@@ -80,7 +80,7 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
 
 
 def main_score(scores: Mapping[str, float | None]) -> str:
-    """Return the test accuracy or the test R² in words, or "" if it is unknown.
+    """Return the test accuracy or the test R² as a labelled number, or "" if both are unknown.
 
     >>> from nnjax.cli.pictures import main_score
     >>> main_score({"loss": 0.1, "accuracy": 0.975})

@@ -135,7 +135,7 @@ def prepare(config: Config, repeated: Table | None = None) -> Prepared:
 
 
 def with_defined_scores(run: Run, held_out: Data | None, task: Task) -> Run:
-    """Remove R² from the metrics if a target is constant in the validation rows, such as in a single row."""
+    """Remove R² from the metrics if a target is constant in the validation rows, as it always is in a single row."""
     if task != "regression" or held_out is None or (np.ptp(np.asarray(held_out.y), axis=0) > 0).all():
         return run
     return replace(run, metrics=(metrics.rmse,))

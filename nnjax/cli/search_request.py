@@ -110,7 +110,7 @@ def _parse_list(name: str, text: str) -> list[Any]:
 
 
 def wide_linear_ranges(request: Request) -> Iterator[str]:
-    """Yield a note for each range without :log that spans a factor of 100, because few trials get its small values."""
+    """Yield a note for each range without :log that spans a factor of 100 or more: few trials get its small values."""
     for name, dimension in request.space.items():
         if dimension.kind == "uniform" and 0 < 100 * dimension.values[0] <= dimension.values[1]:
             low, high = dimension.values

@@ -239,6 +239,6 @@ def _moments(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Scaling by powers of two is exact and avoids overflow and underflow: 1e300² is infinite, 1e-300² is zero
     exponent = np.frexp(np.abs(numbers).max(0))[1]
     scaled = np.ldexp(numbers, -exponent)
-    # Test the range for 0, because rounding may give a constant column a positive deviation
+    # Detect constant columns by their range, because rounding may make their standard deviation positive
     std = np.where(np.ptp(scaled, 0) == 0, 1.0, np.ldexp(scaled.std(0), exponent))
     return np.ldexp(scaled.mean(0), exponent), std

@@ -89,7 +89,7 @@ def make_source(read: Read, n: int, transform: Transform | None = None) -> Sourc
       transform: see `source`.
 
     Raises:
-      ValueError, TypeError: see `CheckedGather`, also from the source's `gather`; and as raised by `source`.
+      ValueError, TypeError: as raised by `source`, and by `CheckedGather`, which also checks later calls of `gather`.
     """
     checks.positive_int("Source", "n", n)
     if transform is not None:

@@ -35,8 +35,8 @@ def export(
 
     The file is a ZIP archive. Its entry `network` is the network in evaluation mode with its parameters, serialized by
     `jax.export` (StableHLO). Its entry `metadata.json` contains the versions, the platforms, and the shapes of inputs
-    and outputs. The archive contains a checksum of each entry, so reading a damaged file fails. Three lines load and
-    call the network; JAX needs the package flatbuffers for it:
+    and outputs. The archive contains a checksum of each entry, so reading a damaged file fails. These three lines load
+    and call the network (JAX needs the package flatbuffers for this):
 
         from zipfile import ZipFile
         network = jax.export.deserialize(ZipFile("net.zip").read("network"))

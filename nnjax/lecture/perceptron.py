@@ -46,7 +46,7 @@ def run():
 
 
 def draw(corners, fires):
-    """Draw the two activations, and the line of AND."""
+    """Draw the two activations, and the line of the perceptron that computes AND."""
     left, right = panels(2)
     z = np.linspace(-2, 2, 401)
     left.plot(z, np.maximum(0, z), color=BLUE, label="ReLU")

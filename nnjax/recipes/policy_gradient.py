@@ -21,7 +21,7 @@ def _move(s: Array, action: Array) -> Array:  # one time step of 0.02 s
 
 
 def objective(params: Params, state: State, batch: Data, *, train: bool, key: Key) -> tuple[Array, State, Log]:
-    """Return -Σ_t log π(action_t) advantage_t per episode; a step earns 1 until the pole falls or the cart leaves."""
+    """Return -Σ_t log π(action_t) advantage_t per episode. Each step earns 1 while pole and cart stay in range."""
 
     def step(s: Array, key: Key) -> tuple[Array, tuple[Array, Array]]:
         actions = jax.random.categorical(key, net.apply(params, state, s, train=train)[0])

@@ -372,7 +372,7 @@ class Run:
 
     @property
     def _objective(self) -> Objective:
-        """Return the objective, which is made from the loss if a loss was passed."""
+        """Return the objective that was passed, or build one from the loss."""
         if self.objective is not None:
             return self.objective
         assert self.loss is not None

@@ -1,4 +1,4 @@
-"""Compute numbers to record for each step, from its gradient and its update."""
+"""Compute metrics of the gradient and the update, which are recorded for each step."""
 
 import optax
 from jax import Array

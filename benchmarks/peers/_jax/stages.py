@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Compiled(NamedTuple):
-    """A compiled program, with its compile times and its memory."""
+    """A compiled program, with the time of each compilation stage and its memory requirements."""
 
     call: Callable[..., Any]
     stages: dict[str, float]  # seconds per stage

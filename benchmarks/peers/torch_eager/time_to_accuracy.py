@@ -19,7 +19,7 @@ XY = tuple[Tensor, Tensor]
 
 
 class Fold(NamedTuple):
-    """The network of a fold in training, with its data."""
+    """The state of one fold during training: its network, optimizer and data."""
 
     model: nn.Sequential
     optimizer: torch.optim.Optimizer

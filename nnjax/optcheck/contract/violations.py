@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Violation(NamedTuple):
     """A violation of one rule of the contract."""
 
-    rule: str  # short name of the rule: a key of `REMEDIES`, a transform, or a kind of leaves
+    rule: str  # name of the rule: a key of `REMEDIES`, "eager", a transform, or a special tree such as "None leaves"
     where: str  # path of the leaf, or several paths separated by commas; "" if it concerns no leaf
     got: str
     expected: str

@@ -29,7 +29,7 @@ FAMILIES: dict[type, Family] = {
     ScheduleFreeRule: SCHEDULE_FREE,
     SophiaRule: SOPHIA,
 }
-RULE = "rule"  # the place of an edit that changes the family
+RULE = "rule"  # `Edit.place` of an edit that changes the family
 MOMENTS = "moments"  # the family of UpdateRule
 
 

@@ -1,4 +1,4 @@
-"""List the rules of libraries with their default hyper-parameters, as references and starting points of searches."""
+"""List the update rules of libraries with default hyper-parameters, as references and starting points of searches."""
 
 import numpy as np
 

@@ -57,8 +57,8 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
 
     Args:
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
-      scheduled: if True, the learning rate changes at every step, between 0.2 and 1 times the hyper-parameter.
-      ndim: the minimum number of dimensions of a leaf, or 2 for matrices only; the number of elements stays the same.
+      scheduled: if True, each step has a random learning rate between 0.2 and 1 times the hyper-parameter.
+      ndim: minimum number of dimensions of a leaf; 2 makes every leaf a matrix. The number of elements stays the same.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(STEPS)

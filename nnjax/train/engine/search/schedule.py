@@ -78,7 +78,8 @@ class Method(NamedTuple):
     # (schedule, state, ending (slots,) bool) -> (slots,) for each slot whose trial ends, the slot that the next trial
     # copies, or -1; None if all trials begin with newly initialised networks
     donors: Callable[[Schedule, SearchState, np.ndarray], np.ndarray] | None = None
-    perturb: Callable[[Schedule, Ledger, int, int], np.ndarray] | None = None  # (…, trial, parent) -> (dimensions,)
+    # (…, trial, parent) -> (dimensions,) the parent's settings with random perturbations, as a point of the unit cube
+    perturb: Callable[[Schedule, Ledger, int, int], np.ndarray] | None = None
 
 
 def empty_ledger(schedule: Schedule) -> Ledger:
