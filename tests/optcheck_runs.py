@@ -10,7 +10,7 @@ from nnjax.optcheck.calling.factories import build
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.search.diagnosis import MAX_FITS, diagnose
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import gradient_script
+from nnjax.optcheck.trace.gradient_script import gradient_script, second_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.optcheck.trace.traces import trace
 
@@ -51,7 +51,8 @@ def diagnosis(candidate, reference, dtype="float64", max_fits=MAX_FITS):
     where = summarise(both)
     assert where.divergence is not None
     guess = LIBRARY_RULES.get(reference) if isinstance(reference, str) else None
-    return diagnose(where, both, guess, max_fits)
+    repeat = functools.partial(observe, build(candidate), build(reference), dtype, Deadline(None), second_script())
+    return diagnose(where, both, guess, max_fits, repeat)
 
 
 def cause_ids(explanation):

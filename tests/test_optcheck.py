@@ -25,7 +25,7 @@ from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.fitting import Target, fit, reproduces
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import MAGNITUDES, STEPS, flatten, gradient_script, rule_inputs
+from nnjax.optcheck.trace.gradient_script import MAGNITUDES, STEPS, flatten, gradient_script, rule_inputs, second_script
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # candidates divide by zero, as they would
 
@@ -332,7 +332,7 @@ SAME = {  # choices beside each of these that make the same updates, whatever th
 def test_which_rules_cannot_be_told_apart(name):
     rule, hyper = LIBRARY_RULES[name]
     hyper = hyper._replace(b1=0.8)  # not RMSProp's b2
-    inputs = rule_inputs(gradient_script(scheduled=True))
+    inputs = rule_inputs(second_script(scheduled=True))
     rules = {", ".join(f"{e.place}-{e.new}" for e in edits): other for edits, other in neighbours(rule)} | {name: rule}
     formulas = {key: with_usual_values(other, hyper) for key, other in rules.items()}
     same = set()

@@ -4,14 +4,17 @@ import functools
 import os
 
 import numpy as np
+import optax
 import pytest
 
+from nnjax import optcheck
 from nnjax.optcheck.rules.families import edits_between, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.fitting import Target
-from nnjax.optcheck.search.rule_search import Budget, search
-from nnjax.optcheck.trace.gradient_script import gradient_script, rule_inputs
+from nnjax.optcheck.search.rule_search import search
+from nnjax.optcheck.trace.gradient_script import STEPS, gradient_script, rule_inputs
 from nnjax.optcheck.trace.tolerance import rounding_bound
 
 INPUTS = rule_inputs(gradient_script())
@@ -22,6 +25,29 @@ v = 0.999 * v + (1 - 0.999) * g**2
 m_hat = m / (1 - 0.9**t)
 v_hat = v / (1 - 0.999**t)
 u = -0.001 * m_hat / (np.sqrt(v_hat) + 1e-8) - 0.001 * 0.01 * p
+"""
+NESTEROV = """
+old = m
+m = 0.9 * m - 0.001 * g
+u = -0.9 * old + (1 + 0.9) * m
+"""
+ADADELTA = """
+v = 0.9 * v + 0.1 * g**2
+u = -np.sqrt(m + 1e-6) / np.sqrt(v + 1e-6) * g
+m = 0.9 * m + 0.1 * u**2
+"""
+STEP = "-np.sqrt(m + 1e-6) / np.sqrt(v + 1e-6) * g"
+LION = """
+c = 0.9 * m + 0.1 * g
+u = -0.001 * np.sign(c) - 0.001 * 0.001 * p
+m = 0.99 * m + 0.01 * g
+"""
+ADAGRAD = """
+v = v + g * g
+u = -0.001 * g / (np.sqrt(v) + 1e-10)
+"""
+SGD = """
+u = -0.001 * g
 """
 M, M_HAT, DECAY = "0.9 * m + (1 - 0.9) * g", "m / (1 - 0.9**t)", " - 0.001 * 0.01 * p"
 AFTER = " - 0.001 * 0.01 * (p - 0.001 * m_hat / (np.sqrt(v_hat) + 1e-8))"
@@ -64,6 +90,21 @@ CASES = {  # old and new texts, and what differs
     "number and choice": (
         [("np.sqrt(v_hat) + 1e-8", "np.sqrt(v_hat + 1e-6)")], {"eps-inside", "eps"},
     ),
+    "sum of |g|": ([("0.999 * v + (1 - 0.999) * g**2", "v + np.abs(g)")], {"second-absolute sum"}),
+    "cube root": ([("np.sqrt", "np.cbrt")], {"root-cube"}),
+    "multiplied by the root": ([("m_hat / (np", "m_hat * (np")], {"root-multiplied"}),
+    "g m": ([("g**2", "g * m")], {"second-product"}),
+    "g³": ([("g**2", "g**3")], {"second-cubed"}),
+    "corrected twice": ([(M_HAT, f"{M_HAT} / (1 - 0.9**t)")], {"first_correction-squared"}),
+    "β₁ᵗ": ([(M, M.replace("0.9", "0.9**t"))], {"first-with power"}),
+    "β₂ᵗ": ([("0.999 * v + (1 - 0.999)", "0.999**t * v + (1 - 0.999**t)")], {"second-with power"}),
+    "NAdam, one correction": (
+        [(M_HAT, "0.9 * m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g")], {"numerator-nadam without correction"},
+    ),
+    "exponential decay of λ": (
+        [("-0.001 *", "-0.001 * 0.98 ** (t - 1) *"), (DECAY, f"{DECAY} * 0.98 ** (t - 1)")],
+        {"schedule-exponential", "rate_decay"},
+    ),
     "old m for v": ([("0.999 * v", "0.999 * m_old"), (M, f"(m_old := m) * 0 + {M}")], {"second-old m for v"}),
 }  # fmt: skip
 
@@ -73,6 +114,41 @@ def test_mistakes_are_named_plainly(name):
     edits, truth = CASES[name]
     text = functools.reduce(lambda text, pair: text.replace(*pair), edits, TEXT)
     assert truth in found(updates_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "pair", "truth"),
+    [
+        (NESTEROV, "nesterov", ("-0.9 * old", "0.9 * old"), {"nesterov-old velocity added"}),
+        (NESTEROV, "nesterov", ("(1 + 0.9)", "(1 - 0.9)"), {"nesterov-one minus"}),
+        (NESTEROV, "nesterov", ("-0.9 * old + (1 + 0.9) * m", "0.9 * m"), {"nesterov-without gradient"}),
+        (ADADELTA, "optax.adadelta", ("u**2", "g**2"), {"rescaling-adadelta of gradients"}),
+        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "m +"), {"rescaling-adadelta sum"}),
+        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "0.9 * m +"), {"rescaling-adadelta trace"}),
+        (ADADELTA, "optax.adadelta", ("np.sqrt(m + 1e-6)", "(m + 1e-6)"), {"rescaling-adadelta without root"}),
+        (ADADELTA, "optax.adadelta", ("0.1 * u**2", "0.1 * u**2\nu = " + STEP), {"rescaling-adadelta ahead"}),
+        (SGD, "sgd", ("g", "g * min(1, t / 10)"), {"schedule-warm-up", "rate_decay"}),
+        (SGD, "sgd", ("g", "g * (1 - (t - 1) / 200)"), {"schedule-linear", "rate_decay"}),
+        (SGD, "sgd", ("g", "g * (1 + np.cos(np.pi * (t - 1) / 150)) / 2"), {"schedule-cosine", "rate_decay"}),
+        (ADAGRAD, "torch.adagrad", ("v + g * g", "np.maximum(v, g * g)"), {"second-largest square"}),
+        (ADAGRAD, "torch.adagrad", (" + 1e-10", ""), {"eps-none with NaN"}),
+        (LION, "optax.lion", ("0.9 * m + 0.1 * g", "0.9 * (0.99 * m + 0.01 * g) + 0.1 * g"), {"first-lion new m"}),
+        (LION, "optax.lion", ("(c) - 0.001 * 0.001 * p", "(c + 0.001 * p)"), {"decay-preconditioned"}),
+    ],
+)
+def test_mistakes_in_other_rules_are_named(text, reference, pair, truth):
+    start = LIBRARY_RULES[reference]
+    start = start._replace(hyper=start.hyper._replace(learning_rate=1.0 if "delta" in reference else 1e-3))
+    assert found(updates_of(text), start) == [set()]
+    assert found(updates_of(text.replace(*pair)), start) == [truth]
+
+
+@pytest.mark.skipif(os.environ.get("NNJAX_THOROUGH") != "1", reason="takes 6 s")
+def test_an_initial_moment_and_two_other_mistakes():
+    rule, hyper = LIBRARY_RULES["torch.rmsprop"]
+    formula = Formula(rule._replace(root="none", direction="up"), hyper._replace(second_start=1.0))
+    truth = {"root-none", "direction-up", "second_start"}
+    assert found(update_array(formula, INPUTS), Formula(rule, hyper)) == [truth]
 
 
 @pytest.mark.skipif(os.environ.get("NNJAX_THOROUGH") != "1", reason="takes 6 s")
@@ -86,3 +162,45 @@ def test_three_mistakes_at_once():
 def test_the_program_without_mistakes_is_adamw():
     target = update_array(ADAMW, INPUTS)
     assert np.allclose(updates_of(TEXT), target, rtol=1e-9, atol=0)
+
+
+class Change:
+    """SGD whose learning rate changes after the steps that the search compares."""
+
+    def __init__(self, first, then):
+        self.t, self.rates = 0, (first, then)
+
+    def step(self, params, grads):
+        self.t += 1
+        rate = self.rates[self.t > STEPS]
+        return {name: p - rate * grads[name] for name, p in params.items()}
+
+
+def test_a_rule_that_fits_only_the_first_steps_is_not_named():
+    report = optcheck.compare(Change(0.02, 0.01), optax.sgd(0.01), max_fits=20)
+    assert report.exit_code == 2
+    assert "1 of them reproduced the first 24 steps only" in str(report)
+    assert optcheck.identify(Change(0.02, 0.01), max_fits=20).startswith("unknown")
+
+
+def test_a_match_of_the_first_steps_only_is_no_match():
+    report = optcheck.compare(Change(0.01, 0.02), optax.sgd(0.01), max_fits=20)
+    assert report.exit_code == 2
+    assert report.passes[-1].name == "float64, 60 steps of other gradients"
+
+
+@pytest.mark.parametrize(
+    ("divisor", "truth"),
+    [
+        (lambda norm: max(norm, 1.0), ["clip-global-norm", "clip"]),
+        (lambda norm: norm + 1e-8, ["clip-unit-global-norm", "eps"]),
+        (lambda norm: norm + 1e-6, ["clip-unit-global-norm", "eps"]),
+    ],
+)
+def test_clipped_gradients_differ_from_normalised_ones(divisor, truth):
+    def step(params, grads, state):
+        norm = np.sqrt(sum((g**2).sum() for g in grads.values()))
+        return {name: p - 0.001 * grads[name] / divisor(norm) for name, p in params.items()}, state
+
+    report = optcheck.compare(step, "sgd")
+    assert [[cause.id for cause in part.causes] for part in report.diagnosis.explanations] == [truth]

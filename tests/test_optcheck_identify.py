@@ -7,8 +7,9 @@ import pytest
 from nnjax.optcheck.rules.families import hyper_names, is_moments, neighbours, update_array, with_usual_values
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.fitting import Target, reproduces
-from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.search.rule_search import identify_formula
 from nnjax.optcheck.trace.gradient_script import gradient_script, rule_inputs
 from nnjax.optcheck.trace.tolerance import rounding_bound
 

@@ -16,8 +16,8 @@ from nnjax.optcheck.rules.library_calls import torch_call
 from nnjax.optcheck.rules.library_rules import ADAM, LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search import by_dimensions
+from nnjax.optcheck.search.budget import Attempt, Budget
 from nnjax.optcheck.search.fitting import Target, reproduces
-from nnjax.optcheck.search.rule_search import Attempt, Budget
 from nnjax.optcheck.trace.gradient_script import gradient_script, rule_inputs
 
 

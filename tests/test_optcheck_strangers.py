@@ -92,3 +92,15 @@ def test_updates_from_gradients_alone():
     report = optcheck.compare(Adadelta(), optax.adadelta(1.0, 0.9, 1e-6))
     assert report.called.startswith("Adadelta.get_updates(grads), on a list; it returns updates")
     assert {cause.id for cause in report.causes} == {"eps-outside", "rescaling-adadelta-with-eps-outside"}
+
+
+def lagging(params, grads, state):
+    """A wrong Adagrad that divides by the sum of the previous step, so its first step is huge."""
+    new = [p - 0.001 * g / (np.sqrt(s) + 1e-12) for p, g, s in zip(params, grads, state, strict=True)]
+    return new, [s + g * g for s, g in zip(state, grads, strict=True)]
+
+
+def test_new_parameters_are_recognised_although_the_first_step_is_huge():
+    report = optcheck.compare(lagging, "torch.adagrad")
+    assert report.called == "lagging(params, grads, state), on a list; the state starts as zeros"
+    assert {cause.id for cause in report.causes} == {"second_lag-one-step", "eps"}

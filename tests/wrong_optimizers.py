@@ -150,6 +150,9 @@ def centred(g, p, t, b):
 
 
 WRONG = {
+    "warm start": Case(
+        adam(lambda m, v, t, *_: ratio(m, v, t) * jnp.minimum(1.0, t / 10)), ADAM, ids("schedule-warm-up", "rate_decay")
+    ),
     "centralised": Case(rule(centred, "b"), "momentum", ids("centre-rows")),
     "eps outside the root": Case(rmsprop(lambda g, v: g / (jnp.sqrt(v) + EPS)), RMSPROP, ids("eps-outside")),
     "first accumulator 1": Case(rmsprop(lambda g, v: g / jnp.sqrt(v + EPS), start=1.0), RMSPROP, ids("second_start")),
@@ -379,6 +382,5 @@ UNKNOWN = {
     "cube root": Case(adam(lambda m, v, t, *_: LR * jnp.cbrt(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
     "size of m": Case(adam(lambda m, v, t, *_: LR * jnp.abs(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
     "tanh": Case(adam(lambda m, v, t, *_: LR * jnp.tanh(hat(m, B1, t) / (jnp.sqrt(hat(v, B2, t)) + EPS))), ADAM, ids()),
-    "warm start": Case(adam(lambda m, v, t, *_: ratio(m, v, t) * jnp.minimum(1.0, t / 10)), ADAM, ids()),
     "quantised": Case(adam(lambda m, v, t, *_: ratio(jnp.round(m * 64) / 64, v, t)), ADAM, ids()),
 }

@@ -20,13 +20,10 @@ from nnjax.optcheck.report.github import annotation
 from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
-from nnjax.optcheck.search.by_dimensions import identify_by_dimensions
+from nnjax.optcheck.search.budget import Budget
+from nnjax.optcheck.search.by_dimensions import identify_optimizer
 from nnjax.optcheck.search.causes import Cause, causes_of
-from nnjax.optcheck.search.diagnosis import target_of
-from nnjax.optcheck.search.rule_search import Budget
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import gradient_script
-from nnjax.optcheck.trace.traces import trace
 
 RATE = {"learning_rate": 1e-3}
 
@@ -203,9 +200,7 @@ def _identify(name: str, member: Any, max_fits: int) -> Finding | None:
     line = inspect.getsourcelines(source)[1] if inspect.isfunction(source) or inspect.isclass(source) else 1
     try:
         adapter = _adapter(member)
-        script = gradient_script(ndim=adapter.ndim)
-        target = target_of(trace(adapter, script, "float64", Deadline(None)), script, "float64")
-        parts = identify_by_dimensions(target, Budget(max_fits))
+        parts = identify_optimizer(adapter, Budget(max_fits), Deadline(None))
     except Exception as error:  # the optimizer's code may raise any exception
         if isinstance(error, NotImplementedError) and inspect.isclass(member):
             return None

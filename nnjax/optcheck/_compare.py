@@ -1,5 +1,6 @@
 """Compare an optimizer with a reference, and find where and why they differ."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,17 +20,17 @@ from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.families import equations, is_by_leaf
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.search.by_dimensions import identify_by_dimensions
+from nnjax.optcheck.search.budget import Budget
+from nnjax.optcheck.search.by_dimensions import identify_optimizer
 from nnjax.optcheck.search.causes import check_ids
-from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match, target_of
-from nnjax.optcheck.search.rule_search import Budget
+from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
-from nnjax.optcheck.trace.gradient_script import gradient_script
+from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gradient_script, second_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
-from nnjax.optcheck.trace.traces import trace
 from nnjax.types import PyTree
 
 SCHEDULED = "float64, learning rate changes at every step"
+SECOND = f"float64, {MORE_STEPS} steps of other gradients"
 
 
 def compare(
@@ -101,18 +102,36 @@ def compare(
         if violations := structure_violations(ours):
             return Report(*titles, seconds=time.perf_counter() - start, violations=tuple(violations))
         observations = list(observe_both_dtypes(ours, theirs, deadline))
+        pair, options = (candidate, reference), (kind, init, order)
         if hparams is not None:
-            observations += _observe_with_schedule(ours, (candidate, reference), hparams, (kind, init, order), deadline)
+            script = gradient_script(scheduled=True, ndim=ours.ndim)
+            observations += _observe_with_schedule(script, pair, hparams, options, deadline)
+        scheduled = len(observations) > 2
         own = _own_violations(contract_violations(ours, deadline), theirs, deadline)
 
+        def repeat(name: str, dtype: str) -> Observation:
+            """Run both optimizers on the other script than in an observation, with the same schedule."""
+            if name == SCHEDULED:
+                script = second_script(scheduled=True, ndim=ours.ndim)
+                return _observe_with_schedule(script, pair, hparams or {}, options, deadline)[0]
+            if name == SECOND:
+                return observations[0]
+            script = second_script(ndim=max(ours.ndim, getattr(theirs, "ndim", 0)))
+            return observe(ours, theirs, dtype, deadline, script)._replace(name=SECOND)
+
         passes = tuple(summarise(observation) for observation in observations)
+        if all(part.divergence is None for part in passes):
+            second = repeat("float64", "float64")
+            if (part := summarise(second)).divergence is not None:
+                observations, passes = [*observations, second], (*passes, part)
         wrong = [i for i, part in enumerate(passes) if part.divergence is not None]
         in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
-        index = (in_float64 or wrong or [2 if len(passes) > 2 else 0])[-1]
+        index = (in_float64 or wrong or [2 if scheduled else 0])[-1]
         is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
         guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
         if wrong:
-            diagnosis = diagnose(passes[index], observations[index], guess, max_fits)
+            other = functools.partial(repeat, *observations[index][:2])
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other)
         else:
             diagnosis = diagnose_match(observations[0], guess)
         return Report(
@@ -127,7 +146,7 @@ def compare(
                 torch=is_torch,
                 deadline=deadline,
             ),
-            not_observed=diagnosis.not_observed + _schedule_remark(len(passes) > 2, hparams),
+            not_observed=diagnosis.not_observed + _schedule_remark(scheduled, hparams),
             traces=(observations[index].candidate, observations[index].reference),
             called=ours.called,
         )
@@ -171,10 +190,8 @@ def identify(
     deadline = _deadline("identify", seconds)
     with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
         adapter = _build_candidate(optimizer, hparams, kind, init, order)
-        script = gradient_script(ndim=adapter.ndim)
-        target = target_of(trace(adapter, script, "float64", deadline), script, "float64")
         budget = Budget(max_fits)
-        parts = identify_by_dimensions(target, budget)
+        parts = identify_optimizer(adapter, budget, deadline)
     if not parts:
         forms = sum(level.forms for level in budget.levels)
         return f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
@@ -273,10 +290,9 @@ def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
 
 
 def _observe_with_schedule(
-    adapter: Adapter, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
+    script: GradientScript, optimizers: tuple[Any, Any], hparams: Mapping[str, Any], options: Any, deadline: Deadline
 ) -> list[Observation]:
     """Observe both optimizers with a learning rate that changes at every step; return [] if one takes no schedule."""
-    script = gradient_script(scheduled=True, ndim=adapter.ndim)
     candidate = build_with_schedule(optimizers[0], hparams, script, *options)
     reference = build_with_schedule(optimizers[1], hparams, script)
     if not isinstance(candidate, Adapter) or reference is None:

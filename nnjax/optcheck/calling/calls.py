@@ -13,6 +13,7 @@ from nnjax.optcheck.calling.layouts import PLAIN_TENSORS, Layout, from_pairs, la
 from nnjax.optcheck.calling.names import Argument
 from nnjax.optcheck.calling.objective import OF_OBJECTIVE, of_objective
 from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_jit
+from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
 
@@ -60,11 +61,30 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
     with np.errstate(all="ignore"):
         result = _call(function, binding, container, params, grads, memory, 0)
         outcome = _outcome_of(result, container, binding, params, grads)
+        if outcome.kind == "updates":
+            outcome = _without_gradients(target, binding, params, grads) or outcome
         _, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
         container = _refill(container if outcome.keeps else None, binding.layout, params, other)
         result = _call(function, binding, container, params, other, memory, 1)
         _read(result, container, binding._replace(outcome=outcome), params, memory)
     return outcome
+
+
+def _without_gradients(target: Target, binding: Binding, params: PyTree, grads: PyTree) -> Outcome | None:
+    """Return the outcome for zero gradients if it is new parameters, else None.
+
+    A wrong first step, such as one divided by ε alone, may be so large that new parameters look like updates.
+    """
+    zeros = jax.tree.map(lambda leaf: 0 * leaf, grads)
+    container = _container(binding.layout, params, zeros)
+    try:
+        result = _call(target.fresh(), binding, container, params, zeros, binding.start(params), 0)
+        outcome = _outcome_of(result, container, binding, params, zeros)
+    except TimeLimitError:
+        raise
+    except Exception:
+        return None
+    return outcome if outcome.kind == "params" else None
 
 
 def _example(binding: Binding, mode: Mode, array: Callable[..., Any], seed: int) -> PyTree:

@@ -13,6 +13,7 @@ from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.causes import Cause, check_ids
 from nnjax.optcheck.search.diagnosis import Diagnosis, Explanation
+from nnjax.optcheck.trace.gradient_script import STEPS
 from nnjax.optcheck.trace.observations import Pass
 from nnjax.optcheck.trace.tolerance import RELATIVE, TEXT, Divergence
 from nnjax.optcheck.trace.traces import Trace
@@ -264,6 +265,8 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
     lines = [f"cause: unknown; none of the {sum(forms.values()):,} rules tried reproduces these updates"]
+    if diagnosis.refuted:
+        lines[0] += f" on other gradients; {diagnosis.refuted} of them reproduced the first {STEPS} steps only"
     lines += [f"  {count:>6,}  {name}" for name, count in forms.items() if count]
     unfinished = [level.name for level in diagnosis.levels if not level.complete]
     if not diagnosis.complete:

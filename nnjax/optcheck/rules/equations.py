@@ -2,16 +2,24 @@
 
 import itertools
 
-from nnjax.optcheck.rules.rule_choices import hyper_names
+from nnjax.optcheck.rules.rule_choices import hyper_names, is_relevant
 from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule, is_linear
 
-CLIP = {"value": "clip(g, ±c)", "global norm": "g · min(1, c/‖all g‖)", "leaf norm": "g · min(1, c/‖g‖)"}
+CLIP = {
+    "value": "clip(g, ±c)",
+    "global norm": "g · min(1, c/‖all g‖)",
+    "leaf norm": "g · min(1, c/‖g‖)",
+    "unit leaf norm": "g / (‖g‖ + ε)",
+    "unit global norm": "g / (‖all g‖ + ε)",
+}
 FIRST = {
     "ema": "β₁ m + (1 - β₁) g",
     "trace": "β₁ m + g",
     "lion": "β₂ m + (1 - β₂) g",
     "lion trace": "β₂ m + g",
+    "lion new m": "β₂ m + (1 - β₂) g",
     "with b2": "β₂ m + (1 - β₂) g",
+    "with power": "β₁ᵗ m + (1 - β₁ᵗ) g",
     "another rate": "β₃ m + (1 - β₃) g",
     "mixed": "β₁ m + (1 - β₂) g",
     "swapped": "(1 - β₁) m + β₁ g",
@@ -31,8 +39,13 @@ SECOND = {
     "yogi wrong sign": "v + (1 - β₂) sign(v - g²) g²",
     "absolute": "β₂ v + (1 - β₂) |g|",
     "absolute in root": "β₂ v + (1 - β₂) |g|",
+    "absolute sum": "v + |g|",
+    "largest square": "max(v, g²)",
+    "cubed": "β₂ v + (1 - β₂) g³",
+    "product": "β₂ v + (1 - β₂) g m",
     "m squared": "β₂ v + (1 - β₂) m²",
     "with b1": "β₁ v + (1 - β₁) g²",
+    "with power": "β₂ᵗ v + (1 - β₂ᵗ) g²",
     "another rate": "β₃ v + (1 - β₃) g²",
     "mixed": "β₂ v + (1 - β₁) g²",
     "swapped": "(1 - β₂) v + β₂ g²",
@@ -81,6 +94,19 @@ NESTEROV = {
     "new velocity": "((1 + μ) {d} + μ² b)",
     "and gradient": "({d} + b)",
     "old velocity": "b_old",
+    "without gradient": "μ b",
+    "old velocity added": "((1 + μ) b + μ b_old)",
+    "one minus": "((1 - μ) b - μ b_old)",
+}
+ROOT = {"twice": "√√", "cube": "∛"}
+RESCALING = {  # factor of the step, and the next average of squares
+    "adadelta": ("√(s + ε)", "β₂ s + (1 - β₂) d²"),
+    "adadelta with eps outside": ("(√s + ε)", "β₂ s + (1 - β₂) d²"),
+    "adadelta of gradients": ("√(s + ε)", "β₂ s + (1 - β₂) g²"),
+    "adadelta sum": ("√(s + ε)", "s + d²"),
+    "adadelta trace": ("√(s + ε)", "β₂ s + d²"),
+    "adadelta without root": ("(s + ε)", "β₂ s + (1 - β₂) d²"),
+    "adadelta ahead": ("√(s_new + ε)", "s_new = β₂ s + (1 - β₂) d² with the step d of s"),
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
 SCHEDULE = {
@@ -90,6 +116,10 @@ SCHEDULE = {
     "inverse root": "λ/√t",
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
+    "exponential": "λ (1 - κ)ᵗ⁻¹",
+    "warm-up": "λ min(1, κ t)",
+    "linear": "λ max(0, 1 - κ (t - 1))",
+    "cosine": "λ ½ (1 + cos(π min(1, κ (t - 1))))",
 }
 SYMBOLS = {
     "learning_rate": "λ",
@@ -147,7 +177,7 @@ def equations(formula: Formula) -> list[str]:
         lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
     lines.append(_parameters(rule, direction))
-    if {rule.first_correction, rule.second_correction} - {"none", "constant"} or rule.numerator == "nadam":
+    if is_relevant(rule, "counter"):
         lines.append(COUNTER[rule.counter])
     return [*lines, _numbers(formula)]
 
@@ -175,13 +205,13 @@ def _direction(formula: Formula) -> str:
     rule = formula.rule
     m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
     if rule.first in LION:
-        m = "β₁ m_old + (1 - β₁) g"
+        m = f"β₁ {'m' if rule.first == 'lion new m' else 'm_old'} + (1 - β₁) g"
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
     if _has_varying_momentum(formula):
         m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
-    elif rule.numerator == "nadam":
-        m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)"
+    elif "nadam" in rule.numerator:
+        m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g" + (" / (1 - β₁ᵗ)" if rule.numerator == "nadam" else "")
     elif rule.numerator == "lookahead":
         m = CORRECTION[rule.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", b_wrong="β₂")
     elif rule.numerator == "lookahead without correction":
@@ -194,8 +224,8 @@ def _direction(formula: Formula) -> str:
     if rule.sign == "sign":
         d = f"sign{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
     if rule.rescaling != "none":
-        root = "√(s + ε)" if rule.rescaling == "adadelta" else "(√s + ε)"
-        d = f"{root} · {d}, s ← β₂ s + (1 - β₂) d²"
+        root, square = RESCALING[rule.rescaling]
+        d = f"{root} · {d}, s ← {square}"
     return f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
 
 
@@ -208,7 +238,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
     def root(x: str) -> str:
         if is_linear(rule):
             return _bracket(x)
-        return f"{'√√' if rule.root == 'twice' else '√'}{_bracket(x)}"
+        return f"{ROOT.get(rule.root, '√')}{_bracket(x)}"
 
     v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
     v = f"({v} - ḡ²)" if rule.second == "centered" else v
@@ -218,6 +248,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
         return f"{numerator} · (1 / {root(v_hat)} + ε)"
     denominators = {
         "none": root(v_hat),
+        "none with NaN": root(v_hat),
         "in state": f"({root(v_hat)} + ε)",
         "in state only": root(v_hat),
         "outside": f"({root(v_hat)} + ε)",
@@ -226,7 +257,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
         "inside before correction": f"({root(f'{v} + ε')}{scale})" if scale else root(f"{v} + ε"),
         "floor": f"max({root(v_hat)}, ε)",
     }
-    return f"{numerator} / {denominators[rule.eps]}"
+    return f"{numerator} {'·' if rule.root == 'multiplied' else '/'} {denominators[rule.eps]}"
 
 
 def _parameters(rule: UpdateRule, direction: str) -> str:

@@ -128,7 +128,7 @@ def is_costly(rule: Any) -> bool:
 
 def is_by_tree(rule: Any) -> bool:
     """Return True if the update of an element depends on all leaves."""
-    return FAMILIES[type(rule)].by_tree if type(rule) in FAMILIES else rule.clip == "global norm"
+    return FAMILIES[type(rule)].by_tree if type(rule) in FAMILIES else "global norm" in rule.clip
 
 
 def equations(formula: Formula) -> list[str]:

@@ -32,6 +32,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "value": "gradients are clipped element by element",
         "global norm": "gradients are clipped by their global norm",
         "leaf norm": "gradients are clipped by the norm of each leaf",
+        "unit leaf norm": "gradients are divided by the norm of each leaf, plus ε",
+        "unit global norm": "gradients are divided by their global norm, plus ε",
     },
     "decay": {
         "none": "there is no weight decay",
@@ -41,7 +43,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "l2 in v": "weight decay is added to the gradient of the second moment only",
         "l2 wrong sign": "weight decay is subtracted from the gradient instead of added (L2 with the wrong sign)",
         "l1": "weight decay times the sign of the parameters is added to the gradient (L1)",
-        "preconditioned": "weight decay is added to the first moment in the step and divided by the root",
+        "preconditioned": "weight decay is added to the first moment in the step before the root or the sign",
         "without rate": "weight decay is not multiplied by the learning rate",
         "after update": "weight decay is computed from the parameters after the update",
         "wrong sign": "weight decay has the wrong sign, so parameters grow",
@@ -52,7 +54,9 @@ CHOICES: dict[str, dict[str, str]] = {
         "trace": "the first moment is a decaying sum, β₁ m + g, without (1 - β₁)",
         "lion": "the step averages with β₁, and the stored moment with β₂ (Lion)",
         "lion trace": "the step averages with β₁, and the stored moment is a decaying sum, β₂ m + g",
+        "lion new m": "the step averages with β₁ and the new stored moment instead of the old one",
         "with b2": "the first moment decays with β₂",
+        "with power": "the first moment decays with β₁ᵗ instead of β₁",
         "another rate": "the first moment decays with β₃ instead of β₁",
         "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
         "swapped": "the first moment swaps β₁ and (1 - β₁)",
@@ -68,6 +72,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "linear": "the first moment is divided by 1 - β₁·t, a product instead of a power",
         "power": "the first moment is divided by (1 - β₁)ᵗ instead of 1 - β₁ᵗ",
         "root": "the first moment is divided by √(1 - β₁ᵗ)",
+        "squared": "the first moment is divided by (1 - β₁ᵗ)², so it is corrected twice",
         "swapped": "the first moment is divided by 1 - β₂ᵗ, the second moment's correction",
         "another rate": "the first moment is divided by 1 - β₃ᵗ instead of 1 - β₁ᵗ",
     },
@@ -95,8 +100,13 @@ CHOICES: dict[str, dict[str, str]] = {
         "yogi wrong sign": "the second moment changes by (1 - β₂) g² away from g² (Yogi with the wrong sign)",
         "absolute": "the second moment is a moving average of |g|, and the step divides by it",
         "absolute in root": "the second moment is a moving average of |g|, and the step divides by its root",
+        "absolute sum": "the second moment is the sum of all |g|, and the step divides by its root",
+        "largest square": "the second moment is max(v, g²), which never decreases",
+        "cubed": "the second moment averages g³ instead of g²",
+        "product": "the second moment averages g m instead of g²",
         "m squared": "the second moment is an average of m² instead of g²",
         "with b1": "the second moment decays with β₁",
+        "with power": "the second moment decays with β₂ᵗ instead of β₂",
         "another rate": "the second moment decays with β₃ instead of β₂",
         "mixed": "the second moment weights itself with β₂ and g² with (1 - β₁)",
         "swapped": "the second moment swaps β₂ and (1 - β₂)",
@@ -138,9 +148,12 @@ CHOICES: dict[str, dict[str, str]] = {
         "sqrt": "the step divides by the root of the second moment",
         "none": "the root of the second moment is missing",
         "twice": "the root of the second moment is taken twice",
+        "cube": "the step divides by the cube root of the second moment",
+        "multiplied": "the step is multiplied by the root of the second moment instead of divided",
     },
     "eps": {
         "none": "there is no ε",
+        "none with NaN": "there is no ε, so 0 / 0 gives NaN",
         "outside": "ε is added outside the root, after the bias correction",
         "inside": "ε is added inside the root, after the bias correction",
         "before correction": "ε is added outside the root before the bias correction (the paper's ε̂)",
@@ -153,6 +166,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "numerator": {
         "m": "the step follows the first moment",
         "nadam": "the step looks ahead with Nesterov's corrections (NAdam)",
+        "nadam without correction": "the step looks ahead as in NAdam, but (1 - β₁) g is not corrected",
         "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
         "lookahead without correction": "the step looks ahead, and only the first moment is corrected",
     },
@@ -166,6 +180,11 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "the step is not rescaled",
         "adadelta": "the step is rescaled by the root of past squared steps (Adadelta)",
         "adadelta with eps outside": "the step is rescaled by the root of past squared steps, with ε outside this root",
+        "adadelta of gradients": "the step is rescaled by the root of past squared gradients instead of steps",
+        "adadelta sum": "the step is rescaled by the root of the sum of past squared steps",
+        "adadelta trace": "the step is rescaled by the root of a decaying sum of past squared steps, without (1 - β₂)",
+        "adadelta without root": "the step is rescaled by past squared steps without their root",
+        "adadelta ahead": "the step is rescaled by the root of squared steps that include the current one",
     },
     "velocity": {
         "none": "there is no velocity",
@@ -191,6 +210,9 @@ CHOICES: dict[str, dict[str, str]] = {
         "new velocity": "Nesterov's step uses the new velocity instead of the old one",
         "and gradient": "the step is the velocity plus the gradient, d + b",
         "old velocity": "the step is the velocity of the previous step",
+        "without gradient": "the step is μ b, without the gradient",
+        "old velocity added": "the step is (1 + μ) b + μ b_old, so the old velocity is added instead of subtracted",
+        "one minus": "the step is (1 - μ) b - μ b_old instead of (1 + μ) b - μ b_old",
     },
     "trust": {
         "none": "there is no trust ratio",
@@ -212,6 +234,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "inverse root": "the learning rate decreases with 1/√t",
         "inverse": "the learning rate decreases with 1/t",
         "inverse time": "the learning rate is divided by 1 + κ (t - 1)",
+        "exponential": "the learning rate is multiplied by (1 - κ)ᵗ⁻¹",
+        "warm-up": "the learning rate is multiplied by min(1, κ t)",
+        "linear": "the learning rate decreases linearly, by a factor of 1 - κ (t - 1)",
+        "cosine": "the learning rate decreases as a cosine, by a factor of ½ (1 + cos(π κ (t - 1)))",
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step goes up the gradient (wrong sign)"},
 }
@@ -235,7 +261,7 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 }
 
 
-FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity_storage")
+FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity", "velocity_storage")
 RARE = {  # choices that are intended, or rare as one of three mistakes
     ("first", "lion"), ("first", "lion trace"), ("first", "mean"), ("first", "v for m"), ("first_correction", "root"),
     ("first_correction", "another rate"), ("second", "centered"), ("second", "largest"),
@@ -243,8 +269,15 @@ RARE = {  # choices that are intended, or rare as one of three mistakes
     ("second", "belief old m"), ("second", "m for v"), ("second", "old m for v"), ("second_correction", "squared"),
     ("second_correction", "another rate"), ("second_storage", "root"), ("root", "twice"), ("numerator", "nadam"),
     ("eps", "in state"), ("eps", "in state only"), ("eps", "inside before correction"), ("counter", "per leaf"),
-    ("counter", "double"), ("schedule", "next"), ("schedule", "previous"),
+    ("first", "lion new m"), ("first", "with power"), ("first_correction", "squared"), ("second", "cubed"),
+    ("second", "product"), ("second", "with power"), ("second", "largest square"), ("root", "multiplied"),
+    ("numerator", "nadam without correction"), ("clip", "unit leaf norm"), ("clip", "unit global norm"),
+    ("counter", "double"), ("schedule", "next"), ("schedule", "warm-up"), ("schedule", "linear"),
+    ("schedule", "cosine"), ("schedule", "previous"),
 }  # fmt: skip
+
+
+WRONG_ADADELTA = [choice for choice in CHOICES["rescaling"] if choice.partition(" ")[2] not in ("", "with eps outside")]
 
 
 class Edit(NamedTuple):
@@ -263,9 +296,9 @@ class Neighbour(NamedTuple):
 
 
 def is_rare(edit: Edit) -> bool:
-    """Return True if a choice is a feature or a number format, which is rarely one of three mistakes."""
-    added = edit.place == "velocity" and edit.old == "none"
-    return edit.place in FEATURES or "float16" in edit.new or added or (edit.place, edit.new) in RARE
+    """Return True if a choice adds a feature or a number format, which is rarely one of three mistakes."""
+    added = edit.place in FEATURES and edit.old in ("none", "raw")
+    return added or "float16" in edit.new or (edit.place, edit.new) in RARE
 
 
 def is_relevant(rule: UpdateRule, place: str) -> bool:
@@ -300,8 +333,8 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
         "nesterov": velocity,
         "counter": bool(corrected)
         or rule.rectification != "none"
-        or rule.numerator == "nadam"
-        or "mean" in (rule.first, rule.second),
+        or "nadam" in rule.numerator
+        or {"mean", "with power"} & {rule.first, rule.second} != set(),
     }
 
 
@@ -329,12 +362,14 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("eps", "floor"): rule.second == "largest with eps",
         ("decay", "l2 in m"): one_moment,
         ("decay", "l2 in v"): one_moment,
-        ("decay", "preconditioned"): rule.second == "none",
+        ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
         ("second", "m squared"): rule.first == "none",
+        ("second", "product"): rule.first == "none",
         ("second", "m for v"): rule.first == "none",
         ("second", "old m for v"): rule.first == "none",
         ("second", "with b1"): rule.first == "none",
         ("second", "mixed"): rule.first == "none",
+        **{("rescaling", choice): rule.rescaling == "none" for choice in WRONG_ADADELTA},
         ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
         ("trust", "lars"): rule.decay == "none" and rule.second != "none",
     }
@@ -343,20 +378,21 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
 
 def hyper_names(rule: UpdateRule) -> list[str]:
     """Return the names of hyper-parameters that affect a rule, except initial moments, eps_root and momentum_decay."""
-    second = rule.second not in ("none", "sum", "mean")
+    second = rule.second not in ("none", "sum", "absolute sum", "largest square", "mean")
     names = {
         "learning_rate": True,
         "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
-        "b2": second or rule.first in (*LION, "with b2", "mixed"),
-        "eps": rule.second != "none" and (rule.eps != "none" or rule.second == "largest with eps"),
+        "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
+        "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second == "largest with eps"))
+        or "unit" in rule.clip,
         "momentum": rule.velocity != "none",
         "dampening": "dampened" in rule.velocity,
         "weight_decay": rule.decay != "none",
-        "clip": rule.clip != "none",
+        "clip": rule.clip != "none" and "unit" not in rule.clip,
         "trust": rule.trust == "lars",
         "gamma": rule.variance != "none",
         "b3": "another rate" in (rule.first, rule.first_correction, rule.second, rule.second_correction),
-        "rate_decay": rule.schedule == "inverse time",
+        "rate_decay": rule.schedule in ("inverse time", "exponential", "warm-up", "linear", "cosine"),
     }
     return [name for name, relevant in names.items() if relevant]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 ROUNDED = ("bfloat16", "float16")  # storage dtypes of moments; products with decay rates are rounded too
 STORED = ("bfloat16 stored", "float16 stored")
-LION = ("lion", "lion trace")  # first moments that the step averages with β₁
+LION = ("lion", "lion trace", "lion new m")  # first moments that the step averages with β₁
 GRADIENT_DECAY = ("l2", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # weight decays that are added to the gradient
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
@@ -117,7 +117,9 @@ FIRST: Choices = {
     "trace": lambda h, s, g, t: h.b1 * s.m + g,
     "lion": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "lion trace": lambda h, s, g, t: h.b2 * s.m + g,
+    "lion new m": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "with b2": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "with power": lambda h, s, g, t: h.b1**t * s.m + (1 - h.b1**t) * g,
     "another rate": lambda h, s, g, t: h.b3 * s.m + (1 - h.b3) * g,
     "mixed": lambda h, s, g, t: h.b1 * s.m + (1 - h.b2) * g,
     "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
@@ -139,8 +141,13 @@ SECOND: Choices = {
     "yogi wrong sign": lambda h, s, g, m, t: s.v + (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
     "absolute in root": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
+    "absolute sum": lambda h, s, g, m, t: s.v + np.abs(g),
+    "largest square": lambda h, s, g, m, t: np.maximum(s.v, g**2),
+    "cubed": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**3,
+    "product": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g * m,
     "m squared": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * m**2,
     "with b1": lambda h, s, g, m, t: h.b1 * s.v + (1 - h.b1) * g**2,
+    "with power": lambda h, s, g, m, t: h.b2**t * s.v + (1 - h.b2**t) * g**2,
     "another rate": lambda h, s, g, m, t: h.b3 * s.v + (1 - h.b3) * g**2,
     "mixed": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b1) * g**2,
     "swapped": lambda h, s, g, m, t: (1 - h.b2) * s.v + h.b2 * g**2,
@@ -166,6 +173,7 @@ CORRECTION: Choices = {
 
 DENOMINATOR: Choices = {
     "none": lambda root, h, v, v_hat, c2: root(v_hat),
+    "none with NaN": lambda root, h, v, v_hat, c2: root(v_hat),
     "in state": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
     "in state only": lambda root, h, v, v_hat, c2: root(v_hat),
     "outside": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
@@ -190,6 +198,9 @@ NESTEROV: Choices = {
     "new velocity": lambda rule, h, b, b_new, d: h.momentum**2 * b_new + (1 + h.momentum) * d,
     "and gradient": lambda rule, h, b, b_new, d: d + b_new,
     "old velocity": lambda rule, h, b, b_new, d: b,
+    "without gradient": lambda rule, h, b, b_new, d: h.momentum * b_new,
+    "old velocity added": lambda rule, h, b, b_new, d: (1 + h.momentum) * b_new + h.momentum * b,
+    "one minus": lambda rule, h, b, b_new, d: (1 - h.momentum) * b_new - h.momentum * b,
 }
 
 DECAY: Choices = {
@@ -221,7 +232,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         if rule.variance != "none":
             reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
             state = state._replace(g_old=zero + gradient)
-        g = _clip(rule.clip, _centre(rule.centre, reduced, inputs.row), h.clip, inputs.leaf)
+        g = _clip(rule.clip, _centre(rule.centre, reduced, inputs.row), h, inputs.leaf)
         g_decay = g + _gradient_decay(rule.decay, h.weight_decay, p) if rule.decay in GRADIENT_DECAY else g
         both = (g if rule.decay == "l2 in m" else g_decay), (g if rule.decay == "l2 in v" else g_decay)
         d, state = _direction(formula._replace(hyper=h), state, both, p, t)
@@ -254,7 +265,8 @@ def _direction(
     c1 = CORRECTION[rule.first_correction](h.b1, h.b2, h.b3, t)
     c2 = CORRECTION[rule.second_correction](h.b2, h.b1, h.b3, t)
     m_step = m if rule.first_lag == "none" else state.m
-    m_step = h.b1 * state.m + (1 - h.b1) * g_first if rule.first in LION else m_step
+    if rule.first in LION:
+        m_step = h.b1 * (m if rule.first == "lion new m" else state.m) + (1 - h.b1) * g_first
     v_step = v if rule.second_lag == "none" else state.v
     m_next = _stored(rule.first_storage, m, state.m, c1)
     v_next = _stored(rule.second_storage, v, state.v, c2)
@@ -268,10 +280,11 @@ def _direction(
         state = state._replace(v_max=v_max)
         v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
 
-    if rule.numerator == "nadam":
+    if "nadam" in rule.numerator:
         mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
         product = state.product * mu
-        numerator = mu_next * m_step / (1 - product * mu_next) + (1 - mu) * g_first / (1 - product)
+        share = (1 - mu) * g_first / (1 - product if rule.numerator == "nadam" else 1.0)
+        numerator = mu_next * m_step / (1 - product * mu_next) + share
         state = state._replace(product=product)
     elif rule.numerator == "lookahead without correction":
         numerator = h.b1 * m_step / c1 + (1 - h.b1) * g_first
@@ -283,10 +296,24 @@ def _direction(
     d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, numerator, d, t)
     d = np.sign(d) if rule.sign == "sign" else d
     if rule.rescaling != "none":
-        outside = rule.rescaling == "adadelta with eps outside"
-        d = d * (np.sqrt(state.step_square) + h.eps if outside else np.sqrt(state.step_square + h.eps))
-        state = state._replace(step_square=h.b2 * state.step_square + (1 - h.b2) * d**2)
+        d, step_square = _rescale(rule.rescaling, h, state.step_square, d, g)
+        state = state._replace(step_square=step_square)
     return d, state
+
+
+def _rescale(
+    rescaling: str, h: HyperParams, s: np.ndarray, d: np.ndarray, g: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Adadelta's step, and the new average of its squares."""
+
+    def step(s: np.ndarray) -> np.ndarray:
+        root = {"adadelta with eps outside": np.sqrt(s) + h.eps, "adadelta without root": s + h.eps}
+        return np.asarray(d * root.get(rescaling, np.sqrt(s + h.eps)))
+
+    square = (g if rescaling == "adadelta of gradients" else step(s)) ** 2
+    new = {"adadelta sum": s + square, "adadelta trace": h.b2 * s + square}
+    new_s = np.asarray(new.get(rescaling, h.b2 * s + (1 - h.b2) * square))
+    return step(new_s if rescaling == "adadelta ahead" else s), new_s
 
 
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
@@ -322,8 +349,16 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
 def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
     """Return the learning rate at step k = 0, 1, … relative to the hyper-parameter."""
     index = {"next": min(k + 1, len(rates) - 1), "previous": max(k - 1, 0)}.get(schedule, k)
-    divisor = {"inverse root": np.sqrt(k + 1), "inverse": k + 1}.get(schedule, 1.0)
-    return float(rates[index]) / (1 + h.rate_decay * k if schedule == "inverse time" else divisor)
+    factors = {
+        "inverse root": 1 / np.sqrt(k + 1),
+        "inverse": 1 / (k + 1),
+        "inverse time": 1 / (1 + h.rate_decay * k),
+        "exponential": (1 - h.rate_decay) ** k,
+        "warm-up": np.minimum(1, h.rate_decay * (k + 1)),
+        "linear": np.maximum(0, 1 - h.rate_decay * k),
+        "cosine": (1 + np.cos(np.pi * np.minimum(1, h.rate_decay * k))) / 2,
+    }
+    return float(rates[index]) * factors.get(schedule, 1.0)
 
 
 def _gradient_decay(decay: str, w: Number, p: np.ndarray) -> np.ndarray:
@@ -340,12 +375,15 @@ def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
     return np.where(row < 0, g, g - (sums / np.maximum(sizes, 1))[row + 1])
 
 
-def _clip(clip: str, g: np.ndarray, bound: Number, leaf: np.ndarray) -> np.ndarray:
+def _clip(clip: str, g: np.ndarray, h: HyperParams, leaf: np.ndarray) -> np.ndarray:
     if clip == "none":
         return g
+    bound = h.clip
     if clip == "value":
         return np.clip(g, -bound, bound)
-    norm = _leaf_norms(g, leaf) if clip == "leaf norm" else np.sqrt((g**2).sum(-1, keepdims=True))
+    norm = _leaf_norms(g, leaf) if "leaf norm" in clip else np.sqrt((g**2).sum(-1, keepdims=True))
+    if "unit" in clip:
+        return g / np.where(norm + h.eps > 0, norm + h.eps, 1.0)
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
 
 
@@ -365,14 +403,18 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     def root(x: np.ndarray) -> np.ndarray:
         if is_linear(rule):
             return x
+        if rule.root == "cube":
+            return np.asarray(np.cbrt(x))
         return np.asarray(np.sqrt(np.sqrt(x)) if rule.root == "twice" else np.sqrt(x))
 
     v_hat = v / c2 + (0.0 if "in state" in rule.eps else h.eps_root)
     if rule.eps == "after division":
         return numerator * (1 / root(v_hat) + h.eps)
     denominator = DENOMINATOR[rule.eps](root, h, v, v_hat, c2)
+    if rule.root == "multiplied":
+        return np.asarray(numerator * denominator)
     ratio = numerator / denominator
-    if np.all(denominator):
+    if rule.eps == "none with NaN" or np.all(denominator):
         return ratio
     return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 gives a step of 0
 

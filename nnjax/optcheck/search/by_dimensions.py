@@ -4,18 +4,53 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.search.fitting import Target
-from nnjax.optcheck.search.rule_search import Budget, identify_formula
+from nnjax.optcheck.search.budget import Budget
+from nnjax.optcheck.search.diagnosis import target_of
+from nnjax.optcheck.search.fitting import Target, reproduces
+from nnjax.optcheck.search.rule_search import identify_formula
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, second_script
+from nnjax.optcheck.trace.traces import trace
 
+MATRICES, OTHERS = "matrices", "vectors and scalars"
 PART_FITS = 80  # enough for all library rules with other numbers
 
 
 class PartialRule(NamedTuple):
     """A formula and the leaves that follow it."""
 
-    leaves: str  # "matrices", "vectors and scalars", or "" for all leaves
+    leaves: str  # MATRICES, OTHERS, or "" for all leaves
     formula: Formula
+
+
+def identify_optimizer(adapter: Adapter, budget: Budget, deadline: Deadline) -> list[PartialRule]:
+    """Return the rule of an optimizer, see `identify_by_dimensions`; [] if a second script refutes it.
+
+    Args:
+      adapter: the optimizer.
+      budget: number of rules to fit.
+      deadline: the time limit, checked before every step.
+    """
+
+    def target(script: GradientScript) -> Target:
+        return target_of(trace(adapter, script, "float64", deadline), script, "float64")
+
+    parts = identify_by_dimensions(target(gradient_script(ndim=adapter.ndim)), budget)
+    return parts if parts and _reproduce(parts, target(second_script(ndim=adapter.ndim))) else []
+
+
+def _reproduce(parts: list[PartialRule], target: Target) -> bool:
+    """Return True if each formula reproduces the updates of its leaves."""
+    matrices = _is_matrix(target)
+    masks = {"": np.ones_like(matrices), MATRICES: matrices, OTHERS: ~matrices}
+    return all(reproduces(formula, target.select(np.flatnonzero(masks[leaves]))) for leaves, formula in parts)
+
+
+def _is_matrix(target: Target) -> np.ndarray:
+    """Return a mask of the elements whose leaf has at least two dimensions."""
+    return np.array([len(shape) > 1 for shape in target.inputs.shapes])[target.inputs.leaf]
 
 
 def identify_by_dimensions(target: Target, budget: Budget) -> list[PartialRule]:
@@ -27,11 +62,11 @@ def identify_by_dimensions(target: Target, budget: Budget) -> list[PartialRule]:
     """
     if matches := identify_formula(target, None, budget):
         return [PartialRule("", matches[0].formula)]
-    is_matrix = np.array([len(shape) > 1 for shape in target.inputs.shapes])[target.inputs.leaf]
+    is_matrix = _is_matrix(target)
     if is_matrix.all() or not is_matrix.any():
         return []
     parts = []
-    for leaves, mask in (("matrices", is_matrix), ("vectors and scalars", ~is_matrix)):
+    for leaves, mask in ((MATRICES, is_matrix), (OTHERS, ~is_matrix)):
         matches = identify_formula(target.select(np.flatnonzero(mask)), None, Budget(PART_FITS))
         if not matches:
             return []

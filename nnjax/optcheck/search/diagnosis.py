@@ -1,5 +1,6 @@
 """Explain why two optimizers differ: find their formulas, measure the difference, and list what was not observed."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from nnjax.optcheck.rules.families import hyper_names, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
+from nnjax.optcheck.search.budget import Attempt, Budget, Level
 from nnjax.optcheck.search.causes import (
     BOTH_PRECISIONS,
     HYPER_NAMES,
@@ -16,16 +18,8 @@ from nnjax.optcheck.search.causes import (
     causes_of,
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
-from nnjax.optcheck.search.rule_search import (
-    FEW_DIGITS,
-    Attempt,
-    Budget,
-    Level,
-    digits_of,
-    identify_formula,
-    library_formula,
-    search,
-)
+from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
+from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
@@ -56,6 +50,7 @@ class Diagnosis(NamedTuple):
     levels: tuple[Level, ...] = ()  # number of rules tried at each level of the search
     impact: str = ""  # how much updates differ on ordinary gradients
     not_observed: tuple[str, ...] = ()  # what could differ without changing these updates
+    refuted: int = 0  # number of rules that reproduce the first script, but not the second
 
 
 def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
@@ -76,10 +71,13 @@ def diagnose(
     observation: Observation,
     guess: Formula | None,
     max_fits: int = MAX_FITS,
+    repeat: Callable[[], Observation] | None = None,
 ) -> Diagnosis:
     """Find the formulas of both optimizers and name the differences.
 
-    If all updates of the candidate are zero or NaN, the result contains only a remark.
+    A formula that is found must also reproduce the updates of a second script, with other gradients and more steps. The
+    search did not see these, so a formula that only fits the first script is refuted. If all updates of the candidate
+    are zero or NaN, the result contains only a remark.
 
     Args:
       difference: the pass in which the optimizers differ.
@@ -87,6 +85,7 @@ def diagnose(
       guess: the formula of the reference, if it is known or likely.
       max_fits: maximum number of rules to fit to the candidate; up to 2/3 as many are fitted to the reference if its
         formula must be searched.
+      repeat: function that runs both optimizers on the second script; None to accept formulas without this proof.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -96,17 +95,30 @@ def diagnose(
     reference_target = target_of(observation.reference, script, dtype)
     reference, rounding = _identify_reference(reference_target, guess, max_fits, dtype)
 
-    whole = target_of(observation.candidate, script, dtype)
-    target = whole.select(elements_of(difference.leaves, script)) if difference.leaves else whole
-    budget, needs_float32 = Budget(max_fits), False
-    if reference is None:
-        matches = identify_formula(target, None, budget)
-    else:
-        loose_target = _with_float32_bound(target) if dtype == "float64" else None
-        matches, needs_float32 = search(target, reference, budget, loose_target)
+    second = None if repeat is None or reference is None else repeat()
+    if second is not None and reference is not None:
+        target = target_of(second.reference, second.script, dtype)
+        if not _proved([Attempt(reference)], target, rounding is not None):
+            reference, rounding = None, None
+
+    def candidate_target(some: Observation, leaves: tuple[str, ...] = difference.leaves) -> Target:
+        target = target_of(some.candidate, some.script, dtype)
+        return target.select(elements_of(leaves, some.script)) if leaves else target
+
+    target, budget, refuted = candidate_target(observation), Budget(max_fits), 0
+    matches, needs_float32 = _search(target, reference, budget, dtype)
+    if matches and repeat is not None:
+        other = candidate_target(second or repeat())
+        proved = _proved(matches, other, needs_float32)
+        refuted = len(matches) - len(proved)
+        if not proved:  # the second script may show what the first does not, such as the ε of a norm
+            matches, needs_float32 = _search(other, reference, budget, dtype)
+            proved = _proved(matches, target, needs_float32)
+        matches = proved
+
+    whole = candidate_target(observation, ())
     if needs_float32:
         target, whole = _with_float32_bound(target), _with_float32_bound(whole)
-
     explanations = []
     for match in matches:
         leaves = difference.leaves if difference.leaves and not reproduces(match.formula, whole) else None
@@ -124,7 +136,21 @@ def diagnose(
         levels=tuple(budget.levels),
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
+        refuted=refuted,
     )
+
+
+def _search(target: Target, reference: Formula | None, budget: Budget, dtype: str) -> tuple[list[Attempt], bool]:
+    """Return the formulas that reproduce the updates, and True if they need the bound of `_with_float32_bound`."""
+    if reference is None:
+        return identify_formula(target, None, budget), False
+    return search(target, reference, budget, _with_float32_bound(target) if dtype == "float64" else None)
+
+
+def _proved(matches: list[Attempt], target: Target, needs_float32: bool) -> list[Attempt]:
+    """Return the formulas that also reproduce the updates of another script."""
+    target = _with_float32_bound(target) if needs_float32 else target
+    return [match for match in matches if reproduces(match.formula, target)]
 
 
 def _identify_reference(

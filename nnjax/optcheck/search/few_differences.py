@@ -26,8 +26,11 @@ VALUES: dict[str, tuple[float, ...]] = {
     "dampening": (0.1, 0.5, 0.9),
     "weight_decay": (1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 0.05, 0.1),
     "clip": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
-    "rate_decay": (1e-4, 1e-3, 1e-2, 0.1),
+    "first_start": (0.0, 1e-6, 0.1, 1.0),
+    "second_start": (0.0, 1e-6, 0.1, 1.0),
+    "rate_decay": (1e-3, 1e-2, 0.05, 0.1),
 }
+STARTS = {"first": "first_start", "second": "second_start"}  # moments and their initial values
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # without effect on the first step
 ELEMENTS = 24  # number of elements that are compared first
 # Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w
@@ -111,8 +114,9 @@ def _first_step(target: Target) -> _FirstStep | None:
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
     """Yield settings of a rule whose first step agrees with the target, and how many hyper-parameters differ."""
-    used = tuple(hyper_names(start.rule))
-    settings, counts, columns = _settings(tuple(hyper_names(rule)), used, start.hyper, numbers)
+    used = (*hyper_names(start.rule), *STARTS.values())
+    names = (*hyper_names(rule), *(name for moment, name in STARTS.items() if getattr(rule, moment) != "none"))
+    settings, counts, columns = _settings(names, used, start.hyper, numbers)
     formula = Formula(rule, columns if len(settings) > 1 else settings[0])
     with np.errstate(all="ignore"):
         if is_by_leaf(rule):

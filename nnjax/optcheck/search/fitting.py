@@ -13,15 +13,16 @@ from nnjax.optcheck.trace.tolerance import within
 
 SAMPLE = 48  # number of elements that are checked first and used for fits
 DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # hyper-parameters between 0 and 1
-USUAL_VALUES = {
+USUAL_VALUES: dict[str, tuple[float, ...]] = {
     "b1": (0.8, 0.95),
     "b2": (0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-3),
     "momentum": (0.5, 0.9, 0.99),
     "b3": (0.8, 0.9, 0.95, 0.999),
 }
+RATE_DECAYS = (1e-3, 0.01, 0.02, 0.05, 0.1, 0.2)
 # values to try if the step is a sign, because the gradient of a sign is 0 and cannot guide a fit
-SIGN_VALUES = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
+SIGN_VALUES: dict[str, tuple[float, ...]] = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
 
 
 class Target(NamedTuple):
@@ -179,6 +180,8 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
     """Return the formula with the best usual values. A fit that starts far away could end in a poor local minimum."""
     usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
+    if set(names) <= {"learning_rate", "rate_decay"}:  # with more names, the grid would be too large
+        usual = usual | {"rate_decay": RATE_DECAYS}
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
     values = _updates_by_setting(_with(formula, {n: settings[:, i : i + 1] for i, n in enumerate(grid)}), target)

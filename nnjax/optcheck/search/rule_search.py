@@ -2,10 +2,9 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from nnjax.optcheck.rules.families import (
-    edits_between,
     hyper_names,
     is_costly,
     is_moments,
@@ -13,8 +12,9 @@ from nnjax.optcheck.rules.families import (
     with_usual_values,
 )
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import BOTH_MOMENTS, Edit
-from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
+from nnjax.optcheck.rules.rule_choices import Edit
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.search.budget import Attempt, Budget
 from nnjax.optcheck.search.few_differences import few_differences
 from nnjax.optcheck.search.fitting import (
     Fit,
@@ -24,9 +24,9 @@ from nnjax.optcheck.search.fitting import (
     fit_roughly,
     free_names,
     reproduces,
-    shorten,
 )
 from nnjax.optcheck.search.library_choices import similar_choices
+from nnjax.optcheck.search.simplest import compensates, complexity, plain, simplest
 
 ROUGH = 100  # pairs of choices that are fitted roughly at a time
 EXACT = 12  # of the rules that were fitted roughly, the closest ones that are fitted exactly
@@ -34,85 +34,22 @@ LIBRARY_CHOICES = "library rules with one other choice"
 LIBRARIES, PAIRS = "library rules", "two other choices and other numbers"  # names of levels
 TRIPLES, NUMBERS = "three other choices", "the reference with other numbers"
 TWO, THREE = "two other choices or usual numbers", "three other choices or usual numbers"
-SWITCHES = ("clip", "floor")  # large values have the effect of a rule without the choice
-FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
-MANY_DIGITS = 4  # with more digits, a hyper-parameter probably compensates for a different choice
-LARGEST_EPS = 100.0  # rules with a larger ε are excluded, because they act like rules without a second moment
 TRIED = {TWO: 2, THREE: 1}  # without a reference, number of closest rules around which these levels are tried
 FITS_OF_THREE = 300  # number of fits that take as long as the level of three choices without a fit
 FIRST = 2  # costly rules are fitted only if they are among this many closest rules
 FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
 STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
-T = TypeVar("T")
-
-
-class Attempt(NamedTuple):
-    """A formula to try, and how it was derived."""
-
-    formula: Formula
-    edits: tuple[Edit, ...] = ()  # edits that lead to it from the rule at which the search starts
-    library: str = ""  # name of the library rule that it equals or was derived from; "" if there is none
-
-
-class Level(NamedTuple):
-    """The number of rules tried at one level of a search, and whether the level was completed."""
-
-    name: str
-    forms: int
-    complete: bool
 
 
 class Stage(NamedTuple):
     """A level of the search before it is run."""
 
     name: str
-    least: int  # complexity of its simplest formula, see `_complexity`
+    least: int  # complexity of its simplest formula, see `complexity`
     fits: bool  # True if it fits numbers, which is skipped if formulas without a fit were found
     attempts: Iterable[Attempt | None]
     near: bool = True  # False if more than one choice differs from the start
-
-
-class Budget:
-    """A limit on the number of fits. Unlike a time limit, it gives the same result on every machine."""
-
-    def __init__(self, fits: int) -> None:
-        self.fits, self.used, self.exhausted = fits, 0, False
-        self.levels: list[Level] = []
-
-    def limit(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield items, one fit each, until the budget is exhausted."""
-        for item in items:
-            if self.used >= self.fits:
-                self.exhausted = True
-                return
-            self.used += 1
-            yield item
-
-    def take(self, fits: int) -> bool:
-        """Use a number of fits at once for a level without fits, and return True if that many are left."""
-        enough = self.used + fits <= self.fits
-        self.used += fits if enough else 0
-        return enough
-
-    def matches(
-        self, name: str, attempts: Iterable["Attempt | None"], target: Target, excluded: int = 0
-    ) -> list["Attempt"]:
-        """Return the attempts of a level that reproduce the updates, and record the level.
-
-        Args:
-          name: the name of the level.
-          attempts: the formulas to try; None is counted as a rule that its first step excludes.
-          target: the updates to reproduce.
-          excluded: number of further formulas that were already excluded by their first updates.
-        """
-        forms, matches = excluded, []
-        for attempt in attempts:
-            forms += 1
-            if attempt is not None and attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
-                matches.append(attempt)
-        self.levels.append(Level(name, forms, not self.exhausted))
-        return matches
 
 
 def search(
@@ -134,19 +71,19 @@ def search(
     loose: list[Attempt] = []
     for stage in _stages(target, start, budget):
         if best:
-            least_of_best = _complexity(best[0].formula, start)
-            if least_of_best <= stage.least or (stage.least > 2 and not _compensates(best[0].formula, start)):
+            least_of_best = complexity(best[0].formula, start)
+            if least_of_best <= stage.least or (stage.least > 2 and not compensates(best[0].formula, start)):
                 return best, False
             if stage.fits:
                 continue
-        elif loose and _complexity(loose[0].formula, start) + 1 < stage.least:
+        elif loose and complexity(loose[0].formula, start) + 1 < stage.least:
             return loose, True
         attempts = list(stage.attempts) if stage.near else stage.attempts
         if matches := budget.matches(stage.name, attempts, target):
-            best = _simplest([*best, *matches], start, target)
+            best = simplest([*best, *matches], start, target)
         if stage.near and loose_target is not None and not best:
             rounded = [attempt for attempt in attempts if attempt and reproduces(attempt.formula, loose_target)]
-            loose = _simplest([*loose, *rounded], start, loose_target) if rounded else loose
+            loose = simplest([*loose, *rounded], start, loose_target) if rounded else loose
     return (best, False) if best else (loose, bool(loose))
 
 
@@ -168,23 +105,11 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
         if not attempt.edits and reproduces(attempt.formula, target):
             return [attempt]
     if matches := budget.matches(LIBRARY_CHOICES, attempts, target, excluded=count - len(attempts)):
-        return [_plain(matches[0], target)]
+        return [plain(matches[0], target)]
     for name, level, start in _identification(target, budget):
         if matches := budget.matches(name, level, target):
-            return matches[:1] if start is None else _simplest(matches, start, target)
+            return matches[:1] if start is None else simplest(matches, start, target)
     return []
-
-
-def _plain(match: Attempt, target: Target) -> Attempt:
-    """Return a library rule with other numbers that produces the same updates, or the match if there is none."""
-    if not match.edits or not is_moments(match.formula.rule):
-        return match
-    for name, library in LIBRARY_RULES.items():
-        if is_moments(library.rule) and hyper_names(library.rule) == hyper_names(match.formula.rule):
-            formula = _compensate(match.formula, library.rule)
-            if reproduces(formula, target):
-                return Attempt(formula, library=name)
-    return match
 
 
 def _identification(target: Target, budget: Budget) -> Iterator[tuple[str, Iterable[Attempt | None], Formula | None]]:
@@ -358,119 +283,3 @@ def _fit_exactly(fits: list[tuple[Fit, Attempt]], target: Target, budget: Budget
     to_fit = [pair for i, pair in enumerate(fits[:EXACT]) if i < FIRST or not is_costly(pair[1].formula.rule)]
     for rough, attempt in budget.limit(to_fit):
         yield attempt._replace(formula=fit(rough.formula, target))
-
-
-def _simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Attempt]:
-    """Return the matches and ties with the fewest differences from the start, each rule once.
-
-    If any of these differs in hyper-parameters, matches with one more difference are also returned, because the
-    additional choice may explain the different numbers.
-    """
-    same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
-    if not same_family:
-        return matches[:1]  # a different family is one cause, so its variants are not reported
-    matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
-    ties = [tie for match in matches for tie in _ties(match, target)]
-    ties += [tie for match in ties for tie in _ties(match, target, "decay")]
-    first: dict[Any, Attempt] = {}
-    for attempt in sorted((*matches, *ties), key=lambda attempt: _complexity(attempt.formula, start)):
-        first.setdefault(attempt.formula.rule, attempt)
-    sizes = {rule: _complexity(attempt.formula, start) for rule, attempt in first.items()}
-    fewest = min(sizes.values())
-    rules = [rule for rule, size in sizes.items() if size == fewest]
-    if any(_differing_numbers(first[rule].formula, start) for rule in rules):
-        rules += [match.formula.rule for match in matches if sizes[match.formula.rule] == fewest + 1]
-    return [first[rule] for rule in dict.fromkeys(rules)]
-
-
-def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
-    """Reset every choice and hyper-parameter to its value in `start` if the updates stay the same."""
-    for place, choice in [("decay", "none"), *zip(start.rule._fields, start.rule, strict=True)]:
-        if place == "decay" and formula.rule.decay == "none":
-            continue  # do not restore weight decay, because a tiny one would fit a rule without any
-        candidate = formula._replace(rule=formula.rule._replace(**{place: choice}))
-        if candidate != formula and reproduces(candidate, target):
-            formula = candidate
-    for name in HyperParams._fields:
-        candidate = formula._replace(hyper=formula.hyper._replace(**{name: getattr(start.hyper, name)}))
-        if candidate != formula and reproduces(candidate, target):
-            formula = candidate
-    return formula
-
-
-def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
-    """Yield the neighbours that produce the same updates; `place` restricts them to changes at one place."""
-    for edits, rule in neighbours(match.formula.rule):
-        if hyper_names(rule) != hyper_names(match.formula.rule) or place not in ("", edits[0].place):
-            continue
-        formula = _compensate(match.formula, rule) if is_moments(rule) else match.formula._replace(rule=rule)
-        if reproduces(formula, target):
-            yield match._replace(formula=formula)
-
-
-def _compensate(formula: Formula, rule: Any) -> Formula:
-    """Return a rule with the numbers that keep the updates, if the rules differ by constant factors of the moments."""
-    hyper = formula.hyper
-    if 1.0 in (hyper.b1, hyper.b2, hyper.momentum):
-        return Formula(rule, hyper)
-    old, new = _factors(formula.rule, hyper), _factors(rule, hyper)
-    m, v = (y / x for x, y in zip(old, new, strict=True))
-    root = {"none": v, "sqrt": v**0.5, "twice": v**0.25}[rule.root] if rule.second != "none" else 1.0
-    rate = shorten(float(hyper.learning_rate * root / m))
-    decay = hyper.weight_decay
-    if not {formula.rule.decay, rule.decay} <= set(GRADIENT_DECAY):
-        decay *= hyper.learning_rate if formula.rule.decay != "without rate" else 1.0
-        decay /= rate if rule.decay != "without rate" else 1.0
-    eps = hyper.eps * (v if "inside" in rule.eps else root)
-    if decay != hyper.weight_decay:
-        hyper = hyper._replace(weight_decay=shorten(float(decay)))
-    return Formula(rule, hyper._replace(learning_rate=rate, eps=shorten(float(eps)) if eps != hyper.eps else eps))
-
-
-def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
-    """Return the constant factors of the first moment with the velocity, and of the second moment."""
-    m, v = 1.0, 1.0
-    if (rule.first == "ema") != (rule.first_correction == "constant"):
-        m = 1 - hyper.b1 if rule.first == "ema" else 1 / (1 - hyper.b1)
-    if (rule.second == "ema") != (rule.second_correction == "constant"):
-        v = 1 - hyper.b2 if rule.second == "ema" else 1 / (1 - hyper.b2)
-    return m * (1 - hyper.momentum if rule.velocity == "ema" else 1.0), v
-
-
-def _complexity(formula: Formula, start: Formula) -> int:
-    """Return the number of differences from the start. Unusual numbers and switches count more than once."""
-    if type(formula.rule) is not type(start.rule):
-        return 2
-    changed = [name for name in HyperParams._fields if getattr(formula.hyper, name) != getattr(start.hyper, name)]
-    digits = [digits_of(float(getattr(formula.hyper, name))) for name in changed]
-    odd = sum((count > FEW_DIGITS) + (count > MANY_DIGITS) for count in digits)
-    return _difference_count(formula, start) + odd + sum(name in SWITCHES for name in changed)
-
-
-def _compensates(formula: Formula, start: Formula) -> bool:
-    """Return True if a changed hyper-parameter has more than MANY_DIGITS digits.
-
-    Nobody would set such a value, so it probably compensates for a different choice of the rule.
-    """
-    pairs = zip(formula.hyper, start.hyper, strict=True)
-    return any(a != b and digits_of(float(a)) > MANY_DIGITS for a, b in pairs)
-
-
-def digits_of(number: float) -> int:
-    """Return the number of significant digits of a hyper-parameter, or of 1 minus it if that has fewer, up to 8."""
-
-    def count(value: float) -> int:
-        return len(f"{abs(value):.7e}".partition("e")[0].rstrip("0").replace(".", ""))
-
-    return min(count(number), count(1 - number))
-
-
-def _difference_count(formula: Formula, start: Formula) -> int:
-    """Return the number of different choices and hyper-parameters; the same change to both moments counts once."""
-    changes = {edit.place: edit.new for edit in edits_between(start.rule, formula.rule)}
-    pairs = sum(changes.get(first) == changes.get(second, "") for first, second in BOTH_MOMENTS.items())
-    return len(changes) - pairs + _differing_numbers(formula, start)
-
-
-def _differing_numbers(formula: Formula, start: Formula) -> int:
-    return sum(a != b for a, b in zip(formula.hyper, start.hyper, strict=True))

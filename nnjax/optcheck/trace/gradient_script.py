@@ -1,7 +1,7 @@
 """Create scripted gradients with many magnitudes and patterns over time, in leaves of several shapes.
 
 Both optimizers receive the same gradients. These do not depend on the updates, so rounding errors do not grow as they
-do in training.
+do in training. A second script, with other gradients and more steps, decides whether a rule that was found is right.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from nnjax.optcheck.rules.update_rule import Inputs
 from nnjax.types import PyTree
 
 STEPS = 24
+MORE_STEPS, QUIET = 60, 1e-7  # steps of the second script, and the factor of the gradients in its quiet steps
 MAGNITUDES = np.logspace(-14, 3, 18)  # a misplaced ε shows only at gradients of similar size
 SMALLEST = 1e-16  # smallest nonzero gradient; processors flush the float32 squares of numbers below 1e-19 to zero
 
@@ -46,10 +47,12 @@ class GradientScript(NamedTuple):
     leaf_names: list[str]
     shapes: list[tuple[int, ...]]  # shapes of the leaves, without the axis of steps
     pattern: np.ndarray  # (elements,), index into PATTERNS
-    magnitude: np.ndarray  # (elements,), scale of the pattern
+    magnitude: np.ndarray  # (elements,), scale of the pattern, without the spread
 
 
-def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) -> GradientScript:
+def gradient_script(
+    seed: int = 0, *, scheduled: bool = False, ndim: int = 0, steps: int = STEPS, spread: float = 0.0
+) -> GradientScript:
     """Return the gradients and parameters of all steps.
 
     Under the key "zero", all parameters are 0, so that new minus old parameters loses no digits to cancellation. Under
@@ -59,9 +62,11 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
       seed: seed of the random pattern, the signs, the parameters and the order of elements within leaves.
       scheduled: if True, each step has a random learning rate between 0.2 and 1 times the hyper-parameter.
       ndim: minimum number of dimensions of a leaf; 2 makes every leaf a matrix. The number of elements stays the same.
+      steps: number of steps.
+      spread: magnitudes are multiplied by powers of ten with exponents up to ±spread.
     """
     rng = np.random.default_rng(seed)
-    k = np.arange(STEPS)
+    k = np.arange(steps)
     tall = {"dense": SHAPES["dense"] | {"w": SHAPES["dense"]["w"][::-1]}, "temperature": ()}
     shapes: PyTree = {"zero": SHAPES, "normal": SHAPES | tall}  # Muon's factor differs for wide and tall matrices
     shapes = jax.tree.map(lambda shape: _with_ndim(shape, ndim), shapes, is_leaf=lambda node: isinstance(node, tuple))
@@ -74,25 +79,45 @@ def gradient_script(seed: int = 0, *, scheduled: bool = False, ndim: int = 0) ->
         )  # a single element gets the random pattern
         pattern, magnitude = cells // len(MAGNITUDES), MAGNITUDES[cells % len(MAGNITUDES)]
         signs = rng.choice([-1.0, 1.0], size)
-        g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * magnitude * signs
-        g = np.where((g != 0) & (np.abs(g) < SMALLEST), np.sign(g) * SMALLEST, g)
-        p = np.zeros((STEPS, size)) if path[0].key == "zero" else rng.normal(size=(STEPS, size))
+        scale = magnitude * 10 ** rng.uniform(-spread, spread, size) if spread else magnitude
+        g = np.stack([list(PATTERNS.values())[i](k, rng) for i in pattern], axis=1) * scale * signs
+        g = _floor(g)
+        p = np.zeros((steps, size)) if path[0].key == "zero" else rng.normal(size=(steps, size))
         if path[1].key == "conv":
             p[3::4] = _orthogonal(p[3::4], g[3::4], shape[0])
-        grads.append(g.reshape(STEPS, *shape))
-        params.append(p.reshape(STEPS, *shape))
+        grads.append(g.reshape(steps, *shape))
+        params.append(p.reshape(steps, *shape))
         patterns.append(pattern)
         magnitudes.append(magnitude)
     return GradientScript(
         grads=jax.tree.unflatten(treedef, grads),
         params=jax.tree.unflatten(treedef, params),
-        rates=rng.uniform(0.2, 1.0, STEPS) if scheduled else np.ones(STEPS),
+        rates=rng.uniform(0.2, 1.0, steps) if scheduled else np.ones(steps),
         leaf=np.repeat(np.arange(len(paths)), [pattern.size for pattern in patterns]),
         leaf_names=[checks.path_name(path) for path, _ in paths],
         shapes=[shape for _, shape in paths],
         pattern=np.concatenate(patterns),
         magnitude=np.concatenate(magnitudes),
     )
+
+
+def second_script(*, scheduled: bool = False, ndim: int = 0) -> GradientScript:
+    """Return a script with other gradients, magnitudes, parameters and more steps than the default one.
+
+    In some steps all gradients are small, so that a norm by which they are clipped is below its bound.
+
+    Args:
+      scheduled: see `gradient_script`.
+      ndim: see `gradient_script`.
+    """
+    script = gradient_script(2, scheduled=scheduled, ndim=ndim, steps=MORE_STEPS, spread=0.5)
+    factors = np.where(np.arange(MORE_STEPS) % 10 == 7, QUIET, 1.0)
+    return script._replace(grads=jax.tree.map(lambda leaf: _floor((leaf.T * factors).T), script.grads))
+
+
+def _floor(g: np.ndarray) -> np.ndarray:
+    """Return gradients that are zero or at least `SMALLEST`."""
+    return np.where((g != 0) & (np.abs(g) < SMALLEST), np.sign(g) * SMALLEST, g)
 
 
 def _orthogonal(p: np.ndarray, g: np.ndarray, rows: int) -> np.ndarray:
@@ -122,7 +147,9 @@ def _rows(shapes: list[tuple[int, ...]]) -> np.ndarray:
 
 def flatten(tree: PyTree) -> np.ndarray:
     """Concatenate leaves (steps, ...) into one float64 array (steps, elements)."""
-    return np.concatenate([np.asarray(leaf, np.float64).reshape(STEPS, -1) for leaf in jax.tree.leaves(tree)], axis=1)
+    return np.concatenate(
+        [np.asarray(leaf, np.float64).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)], axis=1
+    )
 
 
 def unflatten(array: np.ndarray, like: PyTree) -> PyTree:

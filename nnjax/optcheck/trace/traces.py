@@ -9,7 +9,7 @@ from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.rules.families import update_array
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.deadline import Deadline
-from nnjax.optcheck.trace.gradient_script import STEPS, GradientScript, at_step, flatten, rule_inputs
+from nnjax.optcheck.trace.gradient_script import GradientScript, at_step, flatten, rule_inputs
 from nnjax.types import PyTree
 
 ROUNDINGS, SIZE = 4, 4  # number and size (in ε) of the random changes to gradients for `rounding_error`
@@ -81,7 +81,7 @@ def _run(adapter: Adapter, script: GradientScript, dtype: str, deadline: Deadlin
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     with jax.enable_x64(dtype == "float64"):
         state = adapter.init(inputs(params, 0))
-        for k in range(STEPS):
+        for k in range(len(script.rates)):
             deadline.check()
             before = inputs(params, k) if adapter.params_of is None else adapter.params_of(state)
             updates, state = adapter.step(state, inputs(params, k), inputs(script.grads, k))
