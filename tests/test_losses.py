@@ -172,6 +172,15 @@ def test_a_target_that_is_no_class_or_count_is_nan(loss, prediction, target):
     np.testing.assert_array_equal(np.isnan(loss(prediction, target)), [False, True, False])
 
 
+@pytest.mark.parametrize("blank", range(4))
+def test_any_class_may_be_the_blank_of_ctc(blank):
+    logits, target = jax.random.normal(jax.random.key(0), (3, 6, 4)), jnp.array([[1, 2], [3, 3], [2, -1]])
+    names = jnp.array([blank, *(c for c in range(4) if c != blank)])  # the class that is called 0, 1, 2, 3 above
+    renamed = jnp.zeros_like(logits).at[..., names].set(logits)
+    loss = losses.ctc(renamed, jnp.where(target < 0, -1, names[target]), blank=blank)
+    np.testing.assert_allclose(loss, losses.ctc(logits, target), rtol=1e-5)
+
+
 NEW_MISTAKES = {
     "gaussian of one array": (lambda: losses.gaussian_nll(jnp.zeros((4, 2)), jnp.zeros((4, 1))), TypeError,
                               r"got an array \(4, 2\); end the network with lambda y: tuple\(jnp.split\(y, 2, -1\)\)"),
