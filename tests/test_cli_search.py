@@ -189,12 +189,15 @@ def noise(tmp_path_factory):
 OVERFIT = ("--learning-rate", "0.02..0.05", "--rungs", "2,30", "--trials", "3", "--keep-share", "1", "--no-plots")
 
 
-@pytest.mark.parametrize("seeds", ["1", "2"])
+@pytest.mark.parametrize(("schedule", "seeds"), [("constant", "2"), ("cosine", "1")])
 @pytest.mark.filterwarnings("ignore:search. trial .* is within noise")
-def test_the_command_repeats_a_network_of_an_earlier_rung(noise, tmp_path, seeds):
-    """The learning rate is constant, so the network after 2 of 30 epochs is that of a run of 2 epochs."""
-    given = ("search", noise, "-t", "y", *OVERFIT, "--schedule", "constant", "--width", "64", "--seeds", seeds)
-    (command,) = re.findall("best setting again with: (nnjax .*)", succeed(*given, "--out", tmp_path / "run").out)
+def test_the_command_repeats_a_network_of_an_earlier_rung(noise, tmp_path, schedule, seeds):
+    """The command takes 2 of 30 epochs, with the learning rates that they have in the search."""
+    given = ("search", noise, "-t", "y", *OVERFIT, "--schedule", schedule, "--width", "64", "--seeds", seeds)
+    ended = succeed(*given, "--out", tmp_path / "run")
+    (command,) = re.findall("best setting again with: (nnjax .*)", ended.out)
+    assert ("--epochs 2" in command, "--schedule-epochs 30" in command) == (True, schedule == "cosine")
+    assert re.search(r"3 of 3 trials have ended  best score \S+ after 2 epochs", ended.err)
     result = read_json(tmp_path / "run" / "result.json")
     assert (result["epochs"], [note for note in result["notes"] if "command" in note]) == (2, [])
     succeed(*shlex.split(command)[1:], "--out", tmp_path / "again", "--no-plots")
@@ -211,15 +214,6 @@ def test_patience_stops_trials_and_is_verified(noise, tmp_path):
         scores = row[[name for name in table if re.fullmatch(r"score_\d+", name)]].dropna().astype(float)
         assert scores.iloc[-1] >= scores.iloc[-2]
     assert "bit for bit: the decisions on all 4 trials follow" in succeed("verify", tmp_path / "run").out
-
-
-def test_a_network_before_the_learning_rate_decayed_is_noted(noise, tmp_path):
-    ended = succeed("search", noise, "-t", "y", *OVERFIT, "--width", "64", "--out", tmp_path / "run")
-    assert "the best network is from epoch 2, before the learning rate had decayed; the command trains" in ended.out
-    assert re.search("best setting again with: nnjax train .* --epochs 30 --patience 30$", ended.out, re.MULTILINE)
-    assert re.search(r"3 of 3 trials have ended  best score \S+ after 2 epochs", ended.err)
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "The best network is from epoch 2, before" in page.partition("<h2>Notes</h2>")[2]
 
 
 @pytest.mark.parametrize(("score", "spread"), [(0.31769, {}), (0.31769, {"validation_loss_sd": 0.0678})])
@@ -281,6 +275,13 @@ def test_settings_of_another_version_are_named(search, tmp_path):
     run_folder.save_search(tmp_path, settings, {})
     for given in (("search", "--resume", tmp_path), ("predict", tmp_path, "x.csv")):
         assert_mistake(nnjax(*given), ".*search.json has no 'folds', so it was written by a different version of nnjax")
+
+
+def test_settings_without_newer_ones_are_read(search, tmp_path):
+    content = read_json(search[0] / "search.json")
+    settings = {name: value for name, value in content.items() if name not in (*run_folder.NOTES, "schedule_epochs")}
+    run_folder.save_search(tmp_path, settings, {})
+    assert run_folder.load_search(tmp_path) == settings | {"schedule_epochs": None}
 
 
 def test_small_regressions_get_longer_rungs_and_smaller_batches(tmp_path, capsys):

@@ -75,6 +75,7 @@ class Config:
     optimizer: str = "adamw"
     learning_rate: float | None = None
     schedule: str = "cosine"
+    schedule_epochs: float | None = None  # None means the epochs of the run
     weight_decay: float | None = None
     clip: float | None = None
     class_weights: Literal["none", "balanced"] = "none"
@@ -249,12 +250,24 @@ def make_run(config: Config, task: Task, outputs: int, n: int, width: Array | No
     config = with_defaults(config, "classification", n)
     assert config.epochs is not None
     checks.in_range("--epochs", "epochs", config.epochs, "[0, inf)")
-    steps = int(config.epochs * n / config.batch_size + 1)
+    steps = int(_schedule_epochs(config, config.epochs) * n / config.batch_size + 1)
     scores = REGRESSION_METRICS
     if task == "classification":
         scores = (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error)
     net, loss, optimizer = make_net(config, outputs, width), make_loss(config, task), make_optimizer(config, steps)
     return Run(net, loss, optimizer, batch_size=config.batch_size, metrics=scores)
+
+
+def _schedule_epochs(config: Config, epochs: float) -> float:
+    """Return the number of epochs after which the learning rate has decayed to 0."""
+    if config.schedule_epochs is None:
+        return epochs
+    if config.schedule == "constant":
+        raise ValueError("--schedule-epochs applies only to a schedule that decays, not to --schedule constant")
+    length = checks.in_range("--schedule-epochs", "epochs", config.schedule_epochs, "(0, inf)")
+    if length < epochs:
+        raise ValueError(f"--schedule-epochs must be at least --epochs, {epochs:g}, got {length:g}")
+    return float(length)
 
 
 def check_settings(config: Config) -> None:

@@ -202,7 +202,7 @@ def load_search(path: Path) -> dict[str, Any]:
       FileNotFoundError: if the folder contains no search.
       ValueError: if the file is damaged, has changed since the search began, or was written by a different version.
     """
-    settings = _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)
+    settings = {"schedule_epochs": None} | _load_settings(path, "search", SEARCH, SEARCH_SETTINGS)  # older ones lack it
     if missing := [name for name in SEARCH_SETTINGS if name not in settings]:
         raise ValueError(
             f"{path}: {SEARCH} has no {missing[0]!r}, so it was written by a different version of nnjax; use that "

@@ -227,7 +227,7 @@ def _notes(
 
 def _differences(setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str, Any]) -> Iterator[str]:
     """Yield a note for each reason why the command does not repeat the scores of the best trial."""
-    config, folds = setup.request.config, setup.settings["folds"]
+    folds = setup.settings["folds"]
     own = "nnjax predict FOLDER uses the trial's own {}, and nnjax replay FOLDER trains {} again"
     if row.get("parent", -1) >= 0:
         yield (
@@ -235,34 +235,25 @@ def _differences(setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str,
             "the command trains with its last settings from the beginning, so expect different scores; "
             f"{own.format('network', 'it')}"
         )
-    earlier = best.epochs < (config.epochs or 0) and config.schedule != "constant"
     if folds is not None:
-        shorter = f", with a learning rate that decays over {best.epochs:g} epochs" if earlier else ""
         yield (
             f"each trial is {folds} networks, each trained without a fold; the command trains one network on all rows "
-            f"but the test rows{shorter}, so expect different scores; {own.format('networks', 'them')}"
-        )
-    elif earlier:
-        yield (
-            f"the best network is from epoch {best.epochs:g}, before the learning rate had decayed; the command trains "
-            f"for {config.epochs:g} epochs and keeps the best of all epochs, so expect different scores; "
-            f"{own.format('network', 'it')}"
+            f"but the test rows, so expect different scores; {own.format('networks', 'them')}"
         )
 
 
 def _command(setup: SearchSetup, best: train.TrialNetwork) -> str:
     """Return the command that trains the best setting, if possible to the same network; see `_differences`.
 
-    A network of an earlier rung is repeated by fewer epochs if the learning rate is constant. Otherwise, the command
-    trains to the end, and a patience that never stops it keeps the best network. With folds, no rows validate.
+    A network of an earlier rung is repeated by fewer epochs, with the schedule of all epochs. With folds, no rows
+    validate.
     """
     config, seeds = setup.request.config, setup.settings["seeds"]
     settings: dict[str, Any] = {name: shortest_number(value) for name, value in best.settings.items()}
-    if setup.settings["folds"] is not None:
-        settings |= {"validation": 0.0, "epochs": best.epochs}
-    elif config.schedule == "constant":
+    if best.epochs < (config.epochs or 0):
         settings["epochs"] = best.epochs
-    elif best.epochs < (last := config.epochs or 0):
-        settings["patience"] = math.ceil(last)
+        settings["schedule_epochs"] = None if config.schedule == "constant" else config.epochs
+    if setup.settings["folds"] is not None:
+        settings["validation"] = 0.0
     members = seeds if seeds > 1 else None
     return train_command_of(replace(config, **settings, members=members, strategy=None))

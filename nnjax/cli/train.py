@@ -62,6 +62,10 @@ def train_command(
         float | None, o.option(o.LEARNING_RATE_HELP, o.TRAINING, "--learning-rate", "--lr")
     ] = None,
     schedule: o.Schedule = D.schedule,
+    schedule_epochs: Annotated[
+        float | None,
+        o.option("Epochs after which the learning rate has decayed to 0. Default: those of the run.", o.TRAINING),
+    ] = None,
     weight_decay: Annotated[float | None, o.option(o.WEIGHT_DECAY_HELP, o.TRAINING)] = None,
     clip: o.Clip = None,
     label_smoothing: Annotated[float, o.option(o.LABEL_SMOOTHING_HELP, o.TRAINING)] = D.label_smoothing,
