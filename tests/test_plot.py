@@ -465,6 +465,20 @@ TRIALS = [
 ]
 
 
+@pytest.mark.parametrize("rungs", [1, 2, 4, 7])
+@pytest.mark.parametrize("settings", [1, 2])
+def test_the_legend_of_a_search_fits_into_the_picture(rungs, settings):
+    rows = [
+        {"trial": i, "a": 0.1 * i, "b": i % 3, "score": 1.0 / (i + 1), "epochs": 3.0 ** (i % rungs), "score_1": 1.0}
+        for i in range(14)
+    ]
+    for figure in (plot.search_progress(rows), plot.search(rows, ["a", "b"][:settings])):
+        (legend,) = figure.legends
+        figure.canvas.draw()
+        assert len(legend.get_texts()) >= rungs
+        assert figure.bbox.x0 <= legend.get_window_extent().x0 <= legend.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_a_search_shows_trials_by_rung_and_the_lowest_score_so_far():
     time = plot.search_progress(TRIALS).axes[0]
     shown = lines(time)

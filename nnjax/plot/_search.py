@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnjax.plot._style import SMALL, WIDTH, new_figure, shorten, style
+from nnjax.plot._style import WIDTH, legend_below, new_figure, shorten, style
 from nnjax.plot._trials import Rows, column_of, explained, jitter, log_axis, name_places, score_points, trials_of
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
             axes.grid(visible=False, axis="x")
     for axes in figure.axes[len(names) :]:
         axes.set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=SMALL)
+    legend_below(figure, figure.axes[0])
     return figure
 
 
@@ -89,7 +88,5 @@ def search_progress(table: Rows, *, context: str = "") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel="score (lower is better)")
     style(axes)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=SMALL,
-                  columnspacing=1.2, handletextpad=0.4)  # fmt: skip
+    legend_below(figure, axes)
     return figure

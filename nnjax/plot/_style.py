@@ -122,6 +122,20 @@ def legend(axes: Axes, *, columns: int = 1) -> None:
         )  # fmt: skip
 
 
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Draw the legend of the axes below the figure, in as few rows as fit into its width."""
+    handles, labels = axes.get_legend_handles_labels()
+    for columns in range(len(labels), 0, -1):
+        box = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL,
+            columnspacing=1.2, handletextpad=0.4,
+        )  # fmt: skip
+        if box.get_window_extent().width <= figure.bbox.width:
+            return
+        if columns > 1:
+            box.remove()
+
+
 def label_bar(bar: Colorbar, label: str) -> None:
     """Label a colour bar in the common style."""
     bar.set_label(label, fontsize=9)
