@@ -487,6 +487,7 @@ def test_initialisers_keep_the_size_of_activations(activation):
 def test_softmax_and_heaviside():
     x = np.array([[1e4, 0.0, -1e4], [1.0, 2.0, 3.0]], np.float32)
     np.testing.assert_allclose(nn.softmax(jnp.asarray(x)), scipy.special.softmax(x, -1), rtol=1e-6)
+    np.testing.assert_array_equal(nn.softmax(jnp.ones((2, 1))), np.ones((2, 1)))  # one class
     np.testing.assert_array_equal(nn.heaviside(jnp.array([-1.0, 0.0, 1e-30])), [0.0, 0.0, 1.0])
 
 
@@ -583,7 +584,10 @@ ERRORS = [
     ("residual", lambda: applied(nn.residual(nn.dense(2)), ones), ValueError,
      [r"\(4, 2\).*\(4, 3\)", r"shortcut=nn\.dense\(2\)"]),
     ("no path", nn.concat, ValueError, ["concat: at least one path"]),
-    ("concat", lambda: applied(nn.concat(nn.flatten(), nn.reshape((3, 1))), ones), Exception, ["concat"]),
+    ("concat", lambda: applied(nn.concat(nn.flatten(), nn.reshape((3, 1))), ones), TypeError,
+     ["concat: the outputs must have the same number of axes"]),
+    ("concat rows", lambda: applied(nn.concat(nn.reshape((3, 1)), nn.reshape((1, 3)), axis=1), ones), TypeError,
+     ["concat: the outputs must have equal shapes except along axis 1"]),
     ("repeat 0", lambda: nn.repeat(0, nn.dense(3)), ValueError, ["n must be ≥ 1"]),
     ("repeat shape", lambda: nn.repeat(2, nn.dense(2)).init(key, ones), ValueError,
      ["must return the shape and dtype"]),

@@ -326,6 +326,16 @@ def test_column_against_numbers_is_an_error(metric):
         metric(jnp.ones((4, 1)), jnp.ones(4))
 
 
+@pytest.mark.parametrize(
+    ("prediction", "target", "weights"), [([1.0, 2.0, 3.0], [1.0, 1.0, 5.0], [1.0, 1.0, 0.0]), ([2.0], [1.0], None)]
+)
+def test_r2_of_a_constant_target_is_0_or_1(prediction, target, weights):
+    prediction, target = jnp.array(prediction), jnp.array(target)
+    weights = None if weights is None else jnp.array(weights)
+    assert metrics.r2(prediction, target, weights) == 0
+    assert metrics.r2(target, target, weights) == 1
+
+
 def test_a_diverged_network_has_accuracy_zero():
     assert metrics.accuracy(jnp.full((2, 3), jnp.nan), jnp.zeros(2, "int32")) == 0
 

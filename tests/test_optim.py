@@ -1,6 +1,7 @@
 """Our optimizers equal optax's, keep optax's protocol, and have clear error messages: one test per property."""
 
 import functools
+import inspect
 import re
 
 import chex
@@ -726,3 +727,13 @@ def test_averaged_ignores_parameters_of_its_name():
 def test_every_optimizer_is_in_the_table():
     tested = {getattr(case.ours, "func", case.ours) for case in OPTIMIZERS}
     assert tested == {getattr(optim, name) for name in set(optim.__all__) - {"params_ema", "averaged"}}
+
+
+SHARED = [name for name in optim.__all__ if hasattr(optax, name)]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_names_and_defaults_of_arguments_are_those_of_optax(name):
+    ours, theirs = (inspect.signature(getattr(library, name)).parameters for library in (optim, optax))
+    assert ours.keys() <= theirs.keys()
+    assert {argument: p.default for argument, p in ours.items()} == {a: theirs[a].default for a in ours}
