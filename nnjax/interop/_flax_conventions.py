@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 from jax import Array
 
+from nnjax.interop._common_conventions import norm_conventions
 from nnjax.interop._convert import Convention, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 
 _DENSE = {"w": ("kernel", same, same), "b": ("bias", same, same)}
-_NORM = {"scale": ("scale", same, same), "bias": ("bias", same, same)}
-_NO_EFFECT = {"scale": 1.0, "bias": 0.0}
 
 
 def _reverse_kernel(w: Array) -> Array:
@@ -113,11 +112,7 @@ _TABLE: dict[str, Sequence[Convention]] = {
     "conv_transpose": [leaf_conversions(_DENSE | {"w": ("kernel", _reverse_kernel, _reverse_kernel)})],
     "embedding": [leaf_conversions({"w": ("embedding", same, same)})],
     "learned_positions": [leaf_conversions({"w": ("embedding", same, same)})],
-    "layer_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
-    "group_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
-    "instance_norm": [leaf_conversions(_NORM, _NO_EFFECT)],
-    "rms_norm": [leaf_conversions({"scale": ("scale", same, same)}, _NO_EFFECT)],
-    "batch_norm": [leaf_conversions({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT)],
+    **{kind: [norm] for kind, norm in norm_conventions("scale", "bias", "mean", "var").items()},
 }
 LINEN = _TABLE | {
     "rnn": [_gates(["i"], ["h"], "inputs")],

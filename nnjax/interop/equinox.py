@@ -29,6 +29,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
+from nnjax.interop._common_conventions import norm_conventions, outputs_first, outputs_last, with_channels_first
 from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
@@ -247,29 +248,19 @@ def _with_statistics(layer: Any, state: Any, values: Leaves) -> Any:
 # Conventions ---------------------------------------------------------------------------------------------------------
 
 
-def _conv(w: Array) -> Array:
-    return jnp.moveaxis(w, (-1, -2), (0, 1))  # (*kernel, inputs, outputs) -> (outputs, inputs, *kernel)
-
-
-def _conv_back(w: Array) -> Array:
-    return jnp.moveaxis(w, (0, 1), (-1, -2))
-
-
 def _transpose_conv(w: Array) -> Array:
-    return _conv(jnp.flip(w, tuple(range(w.ndim - 2))))
+    return outputs_first(jnp.flip(w, tuple(range(w.ndim - 2))))
 
 
 def _transpose_conv_back(w: Array) -> Array:
-    return _conv_back(jnp.flip(w, tuple(range(2, w.ndim))))
+    return outputs_last(jnp.flip(w, tuple(range(2, w.ndim))))
 
 
 _WEIGHTS = {
     "dense": (jnp.transpose, jnp.transpose),
-    "conv": (_conv, _conv_back),
+    "conv": (outputs_first, outputs_last),
     "conv_transpose": (_transpose_conv, _transpose_conv_back),
 }
-_NORM = {"scale": ("weight", same, same), "bias": ("bias", same, same)}
-_NO_EFFECT = {"weight": 1.0, "bias": 0.0}
 _ATTENTION = {"query": "query_proj", "key": "key_proj", "value": "value_proj", "out": "output_proj"}
 
 
@@ -285,22 +276,6 @@ _RECURRENT = {
 }
 
 
-def _spectral(inner: str) -> Convention:
-    """Return the convention of `spectral_norm`. Inputs in v are reordered, because Equinox puts channels first."""
-    leaves = leaf_conversions({**_affine(inner, "layer/"), "u": ("u", same, same)})
-
-    def to_library(native: Leaves) -> Leaves:
-        v = jnp.moveaxis(native["v"].reshape(native["w"].shape[:-1]), -1, 0).ravel()
-        return leaves.to_library(native) | {"v": v}
-
-    def from_library(foreign: Leaves) -> Leaves:
-        native = leaves.from_library(foreign)
-        *kernel, inputs, _ = native["w"].shape
-        return native | {"v": jnp.moveaxis(foreign["v"].reshape(inputs, *kernel), 0, -1).ravel()}
-
-    return Convention(to_library, from_library)
-
-
 _TABLE = {
     "dense": leaf_conversions(_affine("dense")),
     "maxout": leaf_conversions(_affine("dense")),
@@ -308,11 +283,7 @@ _TABLE = {
     "conv_transpose": leaf_conversions(_affine("conv_transpose")),
     "embedding": leaf_conversions({"w": ("weight", same, same)}),
     "learned_positions": leaf_conversions({"w": ("weight", same, same)}),
-    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "rms_norm": leaf_conversions({"scale": ("weight", same, same)}, _NO_EFFECT),
-    "batch_norm": leaf_conversions({**_NORM, "mean": ("mean", same, same), "var": ("var", same, same)}, _NO_EFFECT),
+    **norm_conventions("weight", "bias", "mean", "var"),
     "multi_head_attention": leaf_conversions(
         {
             f"{part}/{leaf}": names
@@ -330,7 +301,7 @@ def _conventions(kind: str, arguments: str) -> Sequence[Convention]:
     if kind == "weight_norm" and inner in ("dense", "conv"):
         return [leaf_conversions({**_affine(inner, "layer/"), "g": ("g", same, same)})]
     if kind == "spectral_norm" and inner in ("dense", "conv"):
-        return [_spectral(inner)]
+        return [with_channels_first(leaf_conversions({**_affine(inner, "layer/"), "u": ("u", same, same)}), "v")]
     return [_TABLE[kind]] if kind in _TABLE else []
 
 

@@ -30,6 +30,7 @@ from jax import Array
 
 from nnjax import checks
 from nnjax.interop import _convert
+from nnjax.interop._common_conventions import norm_conventions
 from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves
 from nnjax.types import Key, Layer, LayerLike, Params, PyTree, State
@@ -189,17 +190,15 @@ def _attention_names() -> dict[str, Any]:
     return {f"{part}/{leaf}": (f"{other}/{leaf}", same, same) for part, other in foreign.items() for leaf in "wb"}
 
 
-def _batch_norm() -> Convention:
-    names = leaf_conversions(
-        {**_NORM, "mean": ("~/mean_ema/average", same, same), "var": ("~/var_ema/average", same, same)}, _NO_EFFECT
-    )
+def _batch_norm(averages: Convention) -> Convention:
+    """Return the convention of batch norm, whose averages also have hidden values and counters."""
 
     def to_library(native: Leaves) -> Leaves:
         hidden = {"~/mean_ema/hidden": native["mean"], "~/var_ema/hidden": native["var"]}
         counters = {f"~/{name}_ema/counter": jnp.full((), 10**6, jnp.int32) for name in ("mean", "var")}
-        return names.to_library(native) | hidden | counters
+        return averages.to_library(native) | hidden | counters
 
-    return Convention(to_library, names.from_library, _NO_EFFECT)
+    return averages._replace(to_library=to_library)
 
 
 def _rnn_to_haiku(native: Leaves) -> Leaves:
@@ -235,8 +234,7 @@ def _lstm_from_haiku(foreign: Leaves) -> Leaves:
 
 
 _AFFINE = {"w": ("w", same, same), "b": ("b", same, same)}
-_NORM = {"scale": ("scale", same, same), "bias": ("offset", same, same)}
-_NO_EFFECT = {"scale": 1.0, "offset": 0.0}
+_NORMS = norm_conventions("scale", "offset", "~/mean_ema/average", "~/var_ema/average")
 _TABLE = {
     "dense": leaf_conversions(_AFFINE),
     "maxout": leaf_conversions(_AFFINE),
@@ -244,11 +242,8 @@ _TABLE = {
     "conv_transpose": leaf_conversions(_AFFINE | {"w": ("w", _transpose_conv, _transpose_conv)}),
     "embedding": leaf_conversions({"w": ("embeddings", same, same)}),
     "learned_positions": leaf_conversions({"w": ("embeddings", same, same)}),
-    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "rms_norm": leaf_conversions({"scale": ("scale", same, same)}, _NO_EFFECT),
-    "batch_norm": _batch_norm(),
+    **_NORMS,
+    "batch_norm": _batch_norm(_NORMS["batch_norm"]),
     "multi_head_attention": leaf_conversions(_attention_names()),
     "rnn": Convention(_rnn_to_haiku, _rnn_from_haiku, {"linear_1/b": 0.0}),
     "lstm": Convention(_lstm_to_haiku, _lstm_from_haiku),

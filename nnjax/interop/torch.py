@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from nnjax.interop import _convert
+from nnjax.interop._common_conventions import norm_conventions, outputs_first, outputs_last, with_channels_first
 from nnjax.interop._convert import Convention, Library, Names, leaf_conversions, same
 from nnjax.interop._parts import Leaves, kind_of
 from nnjax.types import LayerLike, Params, PyTree, State
@@ -135,14 +136,6 @@ def _like(value: Any, leaf: Array) -> Any:
 # Conventions ---------------------------------------------------------------------------------------------------------
 
 
-def _conv(w: Array) -> Array:
-    return jnp.moveaxis(w, (-1, -2), (0, 1))  # (*kernel, inputs, outputs) -> (outputs, inputs, *kernel)
-
-
-def _conv_back(w: Array) -> Array:
-    return jnp.moveaxis(w, (0, 1), (-1, -2))
-
-
 def _transpose_conv(w: Array) -> Array:
     return jnp.moveaxis(w, (-2, -1), (0, 1))  # (*kernel, inputs, outputs) -> (inputs, outputs, *kernel)
 
@@ -153,12 +146,10 @@ def _transpose_conv_back(w: Array) -> Array:
 
 _WEIGHTS = {
     "dense": (jnp.transpose, jnp.transpose),
-    "conv": (_conv, _conv_back),
+    "conv": (outputs_first, outputs_last),
     "conv_transpose": (_transpose_conv, _transpose_conv_back),
 }
 _BIAS = {"b": ("bias", same, same)}
-_NORM = {"scale": ("weight", same, same), "bias": ("bias", same, same)}
-_NO_EFFECT = {"weight": 1.0, "bias": 0.0}
 
 
 def _affine(kind: str) -> Convention:
@@ -232,27 +223,13 @@ def _norm_conventions(kind: str, inner: str) -> list[Convention]:
             for g, v in ((f"{prefix}0", f"{prefix}1"), ("weight_g", "weight_v"))
         ]
 
-    def convention(names: Sequence[str]) -> Convention:
-        """Return the convention of `spectral_norm`. PyTorch puts channels first, which reorders v."""
-        w_name, u_name, v_name = names
-        leaves = leaf_conversions({"w": (w_name, to, back), "u": (u_name, same, same), **_BIAS})
-
-        def to_library(native: Leaves) -> Leaves:
-            v = jnp.moveaxis(native["v"].reshape(native["w"].shape[:-1]), -1, 0).ravel()
-            return leaves.to_library(native) | {v_name: v}
-
-        def from_library(foreign: Leaves) -> Leaves:
-            native = leaves.from_library(foreign)
-            *kernel, inputs, _ = native["w"].shape
-            v = jnp.moveaxis(foreign[v_name].reshape(inputs, *kernel), 0, -1).ravel()
-            return native | {"v": v}
-
-        return Convention(to_library, from_library)
+    def convention(w: str, u: str, v: str) -> Convention:
+        return with_channels_first(leaf_conversions({"w": (w, to, back), "u": (u, same, same), **_BIAS}), v)
 
     prefix = "parametrizations.weight"
     return [
-        convention((f"{prefix}.original", f"{prefix}.0._u", f"{prefix}.0._v")),
-        convention(("weight_orig", "weight_u", "weight_v")),
+        convention(f"{prefix}.original", f"{prefix}.0._u", f"{prefix}.0._v"),
+        convention("weight_orig", "weight_u", "weight_v"),
     ]
 
 
@@ -265,13 +242,7 @@ _TABLE = {
     "gated_dense": Convention(_gated_to_torch, _gated_from_torch),
     "embedding": leaf_conversions({"w": ("weight", same, same)}),
     "learned_positions": leaf_conversions({"w": ("weight", same, same)}),
-    "layer_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "group_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "instance_norm": leaf_conversions(_NORM, _NO_EFFECT),
-    "rms_norm": leaf_conversions({"scale": ("weight", same, same)}, _NO_EFFECT),
-    "batch_norm": leaf_conversions(
-        {**_NORM, "mean": ("running_mean", same, same), "var": ("running_var", same, same)}, _NO_EFFECT
-    ),
+    **norm_conventions("weight", "bias", "running_mean", "running_var"),
     "multi_head_attention": Convention(_attention_to_torch, _attention_from_torch),
     "rnn": Convention(_recurrent_to_torch, _recurrent_from_torch, _BIASES),
     "lstm": Convention(_recurrent_to_torch, _recurrent_from_torch, _BIASES),
