@@ -36,6 +36,11 @@ def test_steps_of_folds_of_different_sizes_are_their_own():
     np.testing.assert_array_equal(result.ts.step, [8, 10])
 
 
+def test_steps_are_counted_in_epochs():
+    result = train.fit(RUN, DATA, steps=12, progress=False)  # of 4 rows, with 30 rows
+    assert [(record["step"], record["epoch"]) for record in result.history] == [(8, 1), (12, 1.6)]
+
+
 def test_a_single_run_has_numbers():
     result = train.fit(RUN, DATA, epochs=3, validation=DATA, progress=False)
     scores = result.best_scores()
