@@ -17,7 +17,7 @@ from sklearn.datasets import load_diabetes, load_digits
 
 from nnjax import data, metrics, nn, train
 from nnjax.cli import history as history_records
-from nnjax.cli import run_folder
+from nnjax.cli import run_folder, weights_file
 from nnjax.cli.config import make_net
 
 DRAWN = (*SMALL, "--plots")
@@ -58,7 +58,7 @@ def outputs(path, x):
     net = make_net(config, len(table.classes) or 1)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x[:1])
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((config.members, *a.shape), a.dtype), shapes)
-    params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *shapes)
+    params, state = weights_file.load_weights(path / run_folder.WEIGHTS, *shapes)
     members = [jax.tree.map(lambda a, m=m: a[m], (params, state)) for m in range(config.members)]
     return jnp.stack([net.apply(*member, x, train=False)[0] for member in members])
 
@@ -234,7 +234,7 @@ def test_patience_keeps_the_best_network_and_says_so(tmp_path, monkeypatch, memb
     best = results[0].best
     assert np.all(results[0].stopped)
     assert np.all(best.step < results[0].ts.step)
-    params, state = run_folder.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
+    params, state = weights_file.load_weights(tmp_path / "run" / "weights.safetensors", best.params, best.state)
     jax.tree.map(np.testing.assert_array_equal, (params, state), (best.params, best.state))
     result = read_json(tmp_path / "run" / "result.json")
     if members is None:

@@ -15,7 +15,7 @@ from runs import SMALL, assert_mistake, change_json, nnjax, read_json, succeed, 
 from train_runs import assert_equal, fit
 
 from nnjax import train
-from nnjax.cli import run_folder
+from nnjax.cli import run_folder, weights_file
 from nnjax.storage import atomic_write, checkpoint, json_file, paths, tensor_file
 from nnjax.storage.background_writer import checkpoint_writer
 
@@ -126,7 +126,7 @@ def test_a_file_of_another_run_is_noticed(run, other, copy, name):
 
 
 def test_weights_whose_leaves_were_swapped_are_noticed(run, copy):
-    leaves, _ = run_folder.read_weights(run / "weights.safetensors")
+    leaves, _ = weights_file.read_weights(run / "weights.safetensors")
     a, b = "params/2/scale", "params/2/bias"
     assert leaves[a].shape == leaves[b].shape
     tree = leaves | {a: leaves[b], b: leaves[a]}

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from nnjax import nn
-from nnjax.cli import run_folder
+from nnjax.cli import run_folder, weights_file
 from nnjax.cli.config import Config, make_net
 from nnjax.data.table import Column, Table
 from nnjax.storage.atomic_write import write_file, write_json, write_records
@@ -147,9 +147,9 @@ NETS = {
 def test_weights_come_back_bit_for_bit(tmp_path, net, dtype):
     x = jax.ShapeDtypeStruct((2, 4), dtype)
     params, state = trained_like(net, x)
-    run_folder.save_weights(tmp_path / "w", params, state)
+    weights_file.save_weights(tmp_path / "w", params, state)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)
-    back = run_folder.load_weights(tmp_path / "w", *shapes)
+    back = weights_file.load_weights(tmp_path / "w", *shapes)
     assert jax.tree.structure(back) == jax.tree.structure((params, state))
     assert bits(back) == bits((params, state))
 
@@ -164,8 +164,8 @@ def test_weights_of_any_dtype_and_shape(tmp_path):
         "special": jnp.array([np.nan, -np.inf, -0.0, 1e-45], jnp.float32),
         "turned": np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
     }
-    run_folder.save_weights(tmp_path / "w", params, ())
-    back, state = run_folder.load_weights(tmp_path / "w", params, ())
+    weights_file.save_weights(tmp_path / "w", params, ())
+    back, state = weights_file.load_weights(tmp_path / "w", params, ())
     assert state == ()
     assert bits(back) == bits(params)
     np.testing.assert_array_equal(back["turned"], params["turned"])
@@ -175,7 +175,7 @@ def test_weights_of_any_dtype_and_shape(tmp_path):
 def saved(tmp_path):
     """The path of saved weights, and the shapes to load them with."""
     params, state = trained_like(NETS["mlp"], jnp.ones((2, 4)))
-    run_folder.save_weights(tmp_path / "weights", params, state)
+    weights_file.save_weights(tmp_path / "weights", params, state)
     return tmp_path / "weights", (params, state)
 
 
@@ -183,7 +183,7 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
     path, _ = saved
     other = nn.mlp([8, 4], 2, dropout=0.1)
     with pytest.raises(ValueError, match="is from a different network") as caught:
-        run_folder.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
+        weights_file.load_weights(path, *jax.eval_shape(other.init, jax.random.key(0), jnp.ones((2, 4))))
     lines = str(caught.value).splitlines()[1:]
     assert "  params/1/b: saved nothing, expected ((8,), 'float32')" in lines
     assert "  params/1/w: saved ((4, 4), 'float32'), expected ((4, 8), 'float32')" in lines
@@ -191,7 +191,7 @@ def test_weights_of_another_network_are_answered_with_the_differences(saved):
     assert sorted(lines) == lines
     same = nn.mlp([4, 4], 3, norm="batch", dropout=0.1)
     with pytest.raises(ValueError, match="is from a different network") as caught:
-        run_folder.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
+        weights_file.load_weights(path, *jax.eval_shape(same.init, jax.random.key(0), jnp.ones((2, 4))))
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  params/7/b", "  params/7/w"]
 
 
@@ -201,7 +201,7 @@ def test_weights_of_another_dtype_are_not_cast(saved):
     with pytest.raises(
         ValueError, match=r"params/1/w: saved \(\(4, 4\), 'float32'\), expected \(\(4, 4\), 'bfloat16'\)"
     ):
-        run_folder.load_weights(path, half, state)
+        weights_file.load_weights(path, half, state)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_files_that_hold_no_weights(saved, content):
     path, tree = saved
     path.write_bytes(content)
     with pytest.raises(ValueError, match="weights is damaged or not a safetensors file"):
-        run_folder.load_weights(path, *tree)
+        weights_file.load_weights(path, *tree)
 
 
 def test_weights_cut_short_anywhere(saved):
@@ -220,7 +220,7 @@ def test_weights_cut_short_anywhere(saved):
     for length in (*range(0, len(whole), 37), len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="is damaged"):
-            run_folder.load_weights(path, *tree)
+            weights_file.load_weights(path, *tree)
 
 
 def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
@@ -232,7 +232,7 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
     for byte, bit in flips:
         path.write_bytes(whole[:byte] + bytes([whole[byte] ^ 1 << bit]) + whole[byte + 1 :])
         try:
-            loaded = run_folder.load_weights(path, *tree)
+            loaded = weights_file.load_weights(path, *tree)
         except ValueError:
             refused += 1
         else:
@@ -242,13 +242,13 @@ def test_a_flipped_bit_in_the_header_never_gives_other_weights(saved):
 
 def test_missing_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights file .*nowhere"):
-        run_folder.load_weights(tmp_path / "nowhere", (), ())
+        weights_file.load_weights(tmp_path / "nowhere", (), ())
 
 
 def test_more_weights_than_wanted_are_named(tmp_path):
     (tmp_path / "w").write_bytes(save({"params/w": np.ones(2, np.float32), "extra": np.ones(1, np.float32)}))
     with pytest.raises(ValueError, match=r"extra: saved \(\(1,\), 'float32'\), expected nothing"):
-        run_folder.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
+        weights_file.load_weights(tmp_path / "w", {"w": jnp.ones(2)}, ())
 
 
 # Settings

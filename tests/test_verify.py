@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runs import SMALL, Exit, assert_mistake, change_json, nnjax, read_json, succeed, write_wine
 
 from nnjax import plot, train
-from nnjax.cli import receipt, run_folder
+from nnjax.cli import receipt, run_folder, weights_file
 from nnjax.cli.config import Config
 from nnjax.storage import checkpoint, tensor_file
 from nnjax.storage.atomic_write import write_file
@@ -64,7 +64,7 @@ def test_a_run_is_verified_bit_for_bit(run, again):
     assert ended.code == 0, ended
     weights = read_json(run / "receipt.json")["weights"]
     assert f"verified {run} bit for bit: parameters and state have the SHA-256 {weights[:16]}…" in ended.out
-    leaves, damage = run_folder.read_weights(run / "weights.safetensors")
+    leaves, damage = weights_file.read_weights(run / "weights.safetensors")
     assert damage is None
     assert checkpoint.digest(leaves) == weights
 
@@ -114,7 +114,7 @@ def test_one_bit_of_the_weights_fails(copy):
 
 @pytest.mark.usefixtures("quick")
 def test_one_bit_of_weights_that_are_well_written_fails_too(copy):
-    leaves, _ = run_folder.read_weights(copy / "weights.safetensors")
+    leaves, _ = weights_file.read_weights(copy / "weights.safetensors")
     tree = {}
     for name, leaf in leaves.items():
         changed = leaf.copy()
@@ -134,7 +134,7 @@ def test_the_picture_shows_which_leaf_differs(copy, tmp_path, monkeypatch):
     drawn, repetition = [], plot.repetition
     monkeypatch.setattr(plot, "repetition", lambda *a, **k: drawn.append(a) or repetition(*a, **k))
     assert nnjax("verify", copy, "--plot", tmp_path / "same.png").code == 0
-    leaves, _ = run_folder.read_weights(copy / "weights.safetensors")
+    leaves, _ = weights_file.read_weights(copy / "weights.safetensors")
     tree = {name: leaf + np.float32(0.5 if name == "params/1/w" else 0) for name, leaf in leaves.items()}
     write_file(copy / "weights.safetensors", *tensor_file.serialize(tree, "nnjax-weights", {}))
     assert nnjax("verify", copy, "--plot", tmp_path / "other.png").code == 1
@@ -219,7 +219,7 @@ def test_on_another_machine_other_losses_fail(copy):
 def test_on_another_machine_changed_weights_fail_all_the_same(copy):
     elsewhere(copy)
     params, state = (np.zeros(3, np.float32),), ()
-    run_folder.save_weights(copy / "weights.safetensors", params, state)
+    weights_file.save_weights(copy / "weights.safetensors", params, state)
     refused(nnjax("verify", copy), "weights.safetensors has changed since the run")
 
 

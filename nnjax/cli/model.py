@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nnjax import nn
-from nnjax.cli import evaluation, run_folder
+from nnjax.cli import evaluation, run_folder, weights_file
 from nnjax.cli.config import Config, make_run
 from nnjax.data.table import Table
 from nnjax.train.run import Run
@@ -37,7 +37,7 @@ def run_model(path: Path) -> Model:
 
     def outputs(x: np.ndarray) -> np.ndarray:
         run = make_run(config, table.task, table.outputs, n=1)
-        params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *weight_shapes(run, x, config.members))
+        params, state = weights_file.load_weights(path / run_folder.WEIGHTS, *weight_shapes(run, x, config.members))
         return np.delete(evaluation.predict(run, params, state, x, members=config.members), left_out, axis=0)
 
     return Model(config, table, outputs, average=config.members is not None)

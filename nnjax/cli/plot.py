@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from nnjax.cli import evaluation, run_folder
+from nnjax.cli import evaluation, run_folder, weights_file
 from nnjax.cli import options as o
 from nnjax.cli.config import Config
 from nnjax.cli.console import say
@@ -79,7 +79,7 @@ def _outcome(path: Path, config: Config, prepared: Prepared, summary: Any) -> Ou
     """Return the saved network or ensemble with its predictions for the test data and its recorded scores."""
     table, x = prepared.dataset.table, prepared.dataset.test.x
     shapes = weight_shapes(prepared.run, x, config.members)
-    params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *shapes)
+    params, state = weights_file.load_weights(path / run_folder.WEIGHTS, *shapes)
     outputs = evaluation.predict(prepared.run, params, state, x, members=config.members)
     scores = None if summary["test"] is None else {name: read_number(value) for name, value in summary["test"].items()}
     if config.members is None:

@@ -7,18 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from nnjax.cli.config import SEARCH_SETTINGS, SETTINGS, SWEEP_SETTINGS, Config, check_types, make_net
 from nnjax.cli.console import quote
 from nnjax.data.table import Table, check_table
-from nnjax.storage import tensor_file
-from nnjax.storage.atomic_write import write_file, write_json
+from nnjax.storage.atomic_write import write_json
 from nnjax.storage.json_file import check_kind, file_digest, json_digest, read_json
-from nnjax.storage.paths import open_regular
-from nnjax.types import PyTree
 
 CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
     "config.json",  # this file marks the folder as a run
@@ -385,51 +378,3 @@ def check_files(path: Path, names: Sequence[str]) -> None:
 def _refuse(path: Path, problems: Sequence[str]) -> None:
     if problems:
         raise ValueError(f"{path}: {'; '.join(problems)}; restore the file, or train again")
-
-
-def save_weights(path: Path, params: PyTree, state: PyTree) -> None:
-    """Write parameters and state as safetensors, with names such as `params/1/w` and the SHA-256 of each array."""
-    write_file(path, *tensor_file.serialize({"params": params, "state": state}, "nnjax-weights", {}))
-
-
-def load_weights(path: Path, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """Read the parameters and the state from a file.
-
-    Args:
-      path: path of the file.
-      params: pytree of arrays or of shapes and dtypes, with the expected structure.
-      state: pytree of arrays or of shapes and dtypes, with the expected structure.
-
-    Raises:
-      FileNotFoundError: if the file does not exist.
-      ValueError: if the file is damaged, or if names, shapes or dtypes differ; the message lists all differences.
-    """
-    _check_exists(path)
-    leaves, header = tensor_file.read(path)
-    like = {"params": params, "state": state}
-    error = f"{path} is from a different network:"
-    tree = jax.tree.map(jnp.asarray, tensor_file.restore_structure(like, leaves, header.empty, error))
-    return tree["params"], tree["state"]
-
-
-def read_weights(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """Read the arrays of a weights file, keyed by name, and describe the damage to the file (None if intact).
-
-    Raises:
-      FileNotFoundError: if the file does not exist.
-    """
-    _check_exists(path)
-    leaves: dict[str, np.ndarray] = {}
-    try:
-        with open_regular(path) as file:
-            header = tensor_file.read_header(file, path)
-            for name, leaf in tensor_file.read_leaves(file, path, header):
-                leaves[name] = leaf
-    except ValueError as error:
-        return leaves, str(error)
-    return leaves, None
-
-
-def _check_exists(path: Path) -> None:
-    if not os.path.lexists(path):
-        raise FileNotFoundError(f"no weights file {path}")

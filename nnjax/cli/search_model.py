@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import train
-from nnjax.cli import evaluation, run_folder
+from nnjax.cli import evaluation, run_folder, weights_file
 from nnjax.cli.config import Config, make_run, with_defaults
 from nnjax.cli.model import Model, weight_shapes
 from nnjax.cli.search_folder import load_search
@@ -32,7 +32,7 @@ def save_networks(path: Path, outcome: train.Search, result: SearchResult) -> No
     networks = {str(network.trial): network for network in outcome.networks if network.trial in trials}
     params: PyTree = {trial: network.params for trial, network in networks.items()}
     state: PyTree = {trial: network.state for trial, network in networks.items()}
-    run_folder.save_weights(path / run_folder.WEIGHTS, params, state)
+    weights_file.save_weights(path / run_folder.WEIGHTS, params, state)
 
 
 def search_model(path: Path, *, ensemble: bool) -> Model:
@@ -59,7 +59,7 @@ def search_model(path: Path, *, ensemble: bool) -> Model:
     def outputs(x: np.ndarray) -> np.ndarray:
         shapes = {str(t): weight_shapes(run, x, replicates) for t, run in runs.items()}
         like = [{trial: own[i] for trial, own in shapes.items()} for i in range(2)]
-        params, state = run_folder.load_weights(path / run_folder.WEIGHTS, *like)
+        params, state = weights_file.load_weights(path / run_folder.WEIGHTS, *like)
         predictions = {
             t: evaluation.predict(runs[t], params[str(t)], state[str(t)], x, members=replicates) for t in set(trials)
         }

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from nnjax import train
 from nnjax.cli import options as o
-from nnjax.cli import pictures, report, run_folder
+from nnjax.cli import pictures, report, run_folder, weights_file
 from nnjax.cli.baseline import baseline, class_scores
 from nnjax.cli.config import SETTINGS, Config, check_settings
 from nnjax.cli.console import note, say
@@ -186,7 +186,7 @@ def _finish(
       True if there is a network to test.
     """
     outcome = evaluate(config, prepared, result)
-    run_folder.save_weights(path / run_folder.WEIGHTS, outcome.params, outcome.state)
+    weights_file.save_weights(path / run_folder.WEIGHTS, outcome.params, outcome.state)
     history = [in_target_units(record, prepared.dataset.table.target_std) for record in result.history]
     ended = result.stopped | (result.diverged >= 0)
     write_records(path / run_folder.METRICS, history if config.members is None else split_members(history, ended))

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from nnjax.cli import options as o
-from nnjax.cli import receipt, run_folder
+from nnjax.cli import receipt, run_folder, weights_file
 from nnjax.cli.config import check_settings
 from nnjax.cli.console import quote, say
 from nnjax.cli.devices import start_devices
@@ -60,7 +60,7 @@ def verify_command(
         )
     check_settings(config)
     mesh = start_devices(config.members, config.group)
-    weights, damage = run_folder.read_weights(run / run_folder.WEIGHTS)
+    weights, damage = weights_file.read_weights(run / run_folder.WEIGHTS)
     names = (run_folder.CONFIG, *run_folder.RECEIPT_FILES)
     problems = run_folder.changes(run, names if damage is None else [n for n in names if n != run_folder.WEIGHTS])
     if damage is not None:
