@@ -1,5 +1,6 @@
 """Run folders that were damaged, exchanged, deleted or filled: each file and each fault gets one sentence."""
 
+import errno
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from runs import SMALL, assert_mistake, change_json, nnjax, read_json, succeed, 
 from train_runs import assert_equal, fit
 
 from nnjax import train
-from nnjax.cli import run_folder, weights_file
+from nnjax.cli import weights_file
 from nnjax.storage import atomic_write, checkpoint, json_file, paths, tensor_file
 from nnjax.storage.background_writer import checkpoint_writer
 
@@ -356,24 +357,24 @@ def deleted(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_only(folder, monkeypatch):
-    """As root may write everywhere, the system call is replaced."""
-    write = atomic_write.write_file
+def refuse_writes(folder, error, monkeypatch):
+    """Let each file that is opened for writing below the folder fail; permissions would not stop root."""
+    open_path = Path.open
 
-    def refuse(path, *content):
-        if Path(path).is_relative_to(folder):
-            raise OSError(30, "Read-only file system", str(path))
-        write(path, *content)
+    def refuse(path, mode="r", *more, **options):
+        if path.is_relative_to(folder) and mode[0] in "wxa":
+            raise OSError(error, os.strerror(error), str(path))
+        return open_path(path, mode, *more, **options)
 
-    for module in (checkpoint, run_folder, atomic_write):
-        monkeypatch.setattr(module, "write_file", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
 
 
 @pytest.fixture(params=["deleted", "read-only", "full"])
 def spoil(request, monkeypatch):
     if request.param == "deleted":
         return deleted
-    return lambda folder: read_only(folder, monkeypatch)
+    error = errno.EROFS if request.param == "read-only" else errno.ENOSPC
+    return lambda folder: refuse_writes(folder, error, monkeypatch)
 
 
 def spare(folder):
