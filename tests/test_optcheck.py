@@ -55,6 +55,7 @@ REAL = {
     "optax.adabelief": lambda: optax.adabelief(LR),
     "optax.yogi": lambda: optax.yogi(LR),
     "optax.lion": lambda: optax.lion(LR),
+    "optax.novograd": lambda: optax.novograd(LR),
     "optax.sign_sgd": lambda: optax.sign_sgd(LR),
     "optax.lamb": lambda: optax.lamb(LR),
     "optax.lars": lambda: optax.lars(LR),

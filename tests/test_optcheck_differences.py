@@ -2,6 +2,7 @@
 
 import functools
 import os
+from typing import ClassVar
 
 import numpy as np
 import optax
@@ -105,6 +106,21 @@ CASES = {  # old and new texts, and what differs
         [("-0.001 *", "-0.001 * 0.98 ** (t - 1) *"), (DECAY, f"{DECAY} * 0.98 ** (t - 1)")],
         {"schedule-exponential", "rate_decay"},
     ),
+    "gradient instead of m_hat": ([(M_HAT, "g")], {"first-none"}),
+    "corrected gradient": ([(M_HAT, "g / (1 - 0.9**t)")], {"first-gradient"}),
+    "m without parentheses": ([(M_HAT, "m / 1 - 0.9**t")], {"first_correction-subtracted"}),
+    "v without parentheses": ([("(1 - 0.999**t)", "1 - 0.999**t")], {"second_correction-subtracted"}),
+    "2 g": ([("g**2", "g * 2")], {"second-twice the gradient"}),
+    "ε twice": ([("np.sqrt(v_hat)", "np.sqrt(v_hat + 1e-8)")], {"eps-inside and outside"}),
+    "minimum of v": ([("np.sqrt(v_hat)", "np.sqrt(np.minimum(0, v_hat))")], {"maximum-minimum"}),
+    "λ halves every 7 steps": (
+        [("-0.001 *", "-0.001 * 0.5 ** ((t - 1) // 7) *"), (DECAY, f"{DECAY} * 0.5 ** ((t - 1) // 7)")],
+        {"schedule-stepwise", "rate_decay", "period"},
+    ),
+    "step is clipped": (
+        [("-0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)", "-0.001 * np.clip(m_hat / (np.sqrt(v_hat) + 1e-8), -0.8, 0.8)")],
+        {"clip-step value", "clip"},
+    ),
     "old m for v": ([("0.999 * v", "0.999 * m_old"), (M, f"(m_old := m) * 0 + {M}")], {"second-old m for v"}),
 }  # fmt: skip
 
@@ -128,11 +144,14 @@ def test_mistakes_are_named_plainly(name):
         (ADADELTA, "optax.adadelta", ("np.sqrt(m + 1e-6)", "(m + 1e-6)"), {"rescaling-adadelta without root"}),
         (ADADELTA, "optax.adadelta", ("0.1 * u**2", "0.1 * u**2\nu = " + STEP), {"rescaling-adadelta ahead"}),
         (SGD, "sgd", ("g", "g * min(1, t / 10)"), {"schedule-warm-up", "rate_decay"}),
+        (SGD, "sgd", ("g", "g * 0.1 ** ((t - 1) // 4)"), {"schedule-stepwise", "rate_decay", "period"}),
+        (SGD, "sgd", ("g", "np.clip(g, -0.05, 0.05)"), {"clip-value", "clip"}),
         (SGD, "sgd", ("g", "g * (1 - (t - 1) / 200)"), {"schedule-linear", "rate_decay"}),
         (SGD, "sgd", ("g", "g * (1 + np.cos(np.pi * (t - 1) / 150)) / 2"), {"schedule-cosine", "rate_decay"}),
         (ADAGRAD, "torch.adagrad", ("v + g * g", "np.maximum(v, g * g)"), {"second-largest square"}),
         (ADAGRAD, "torch.adagrad", (" + 1e-10", ""), {"eps-none with NaN"}),
         (LION, "optax.lion", ("0.9 * m + 0.1 * g", "0.9 * (0.99 * m + 0.01 * g) + 0.1 * g"), {"first-lion new m"}),
+        (LION, "optax.lion", ("np.sign(c)", "np.tanh(c)"), {"sign-tanh"}),
         (LION, "optax.lion", ("(c) - 0.001 * 0.001 * p", "(c + 0.001 * p)"), {"decay-preconditioned"}),
     ],
 )
@@ -187,6 +206,36 @@ def test_a_match_of_the_first_steps_only_is_no_match():
     report = optcheck.compare(Change(0.01, 0.02), optax.sgd(0.01), max_fits=20)
     assert report.exit_code == 2
     assert report.passes[-1].name == "float64, 60 steps of other gradients"
+
+
+@pytest.mark.parametrize(
+    ("shared", "truth"),
+    [
+        (lambda g, grads: np.mean(g**2), "second_scope-leaf-mean"),
+        (lambda g, grads: np.sum(g**2), "second_scope-leaf-norm"),
+        (lambda g, grads: sum(np.sum(other**2) for other in grads.values()), "second_scope-global-norm"),
+    ],
+)
+def test_one_second_moment_for_many_elements_is_named(shared, truth):
+    class Adagrad:
+        v: ClassVar[dict] = {}
+
+        def step(self, params, grads):
+            squares = {name: shared(g, grads) for name, g in grads.items()}
+            self.v = {name: self.v.get(name, 0.0) + square for name, square in squares.items()}
+            return {name: p - 0.001 * grads[name] / (np.sqrt(self.v[name]) + 1e-10) for name, p in params.items()}
+
+    report = optcheck.compare(Adagrad, "torch.adagrad")
+    assert [[cause.id for cause in part.causes] for part in report.diagnosis.explanations] == [[truth]]
+
+
+RADAM = LIBRARY_RULES["optax.radam"]
+
+
+@pytest.mark.parametrize("choice", ["above 4", "raw m below", "no step below", "without root", "wrong limit", "none"])
+def test_each_wrong_rectification_is_named(choice):
+    updates = update_array(RADAM._replace(rule=RADAM.rule._replace(rectification=choice)), INPUTS)
+    assert found(updates, RADAM) == [{f"rectification-{choice}"}]
 
 
 @pytest.mark.parametrize(

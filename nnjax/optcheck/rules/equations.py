@@ -25,6 +25,8 @@ FIRST = {
     "swapped": "(1 - β₁) m + β₁ g",
     "v for m": "β₁ v + (1 - β₁) g",
     "mean": "m + (g - m)/t",
+    "gradient": "g",
+    "ema from first": "β₁ m + (1 - β₁) g (first step: g)",
 }
 SECOND = {
     "ema": "β₂ v + (1 - β₂) g²",
@@ -53,7 +55,11 @@ SECOND = {
     "old m for v": "β₂ m_old + (1 - β₂) g²",
     "mean": "v + (g² - v)/t",
     "gradient": "β₂ v + (1 - β₂) g",
+    "ema from first": "β₂ v + (1 - β₂) g² (first step: g²)",
+    "twice the gradient": "β₂ v + (1 - β₂) 2 g",
+    "largest with sign": "max(β₂ v, g)",
 }
+SCOPE = {"element": "g²", "leaf mean": "mean(g²)", "leaf norm": "‖g‖²", "global norm": "‖all g‖²"}
 GRADIENT_DECAY = {
     "l2": "+ w θ",
     "l2 in m": "+ w θ (for m only)",
@@ -73,6 +79,7 @@ CORRECTION = {
     "squared": "{x} / (1 - {b}ᵗ)²",
     "swapped": "{x} / (1 - {b_wrong}ᵗ)",
     "another rate": "{x} / (1 - β₃ᵗ)",
+    "subtracted": "({x} - {b}ᵗ)",
 }
 COUNTER = {
     "t": "t = 1, 2, …",
@@ -120,6 +127,7 @@ SCHEDULE = {
     "warm-up": "λ min(1, κ t)",
     "linear": "λ max(0, 1 - κ (t - 1))",
     "cosine": "λ ½ (1 + cos(π min(1, κ (t - 1))))",
+    "stepwise": "λ (1 - κ)^⌊(t - 1)/n⌋",
 }
 SYMBOLS = {
     "learning_rate": "λ",
@@ -143,6 +151,7 @@ SYMBOLS = {
     "delta": "δ",
     "ratio": "ρ",
     "rate_decay": "κ",
+    "period": "n",
 }
 
 
@@ -152,7 +161,7 @@ def equations(formula: Formula) -> list[str]:
     lines = [f"g ← {rule.rounding}(g)"] if rule.rounding != "none" else []
     lines += ["g ← g + γ β₁/(1 - β₁) (g - g_old)"] if rule.variance != "none" else []
     lines += ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
-    if rule.clip != "none":
+    if rule.clip in CLIP:
         lines.append(f"g ← {CLIP[rule.clip]}")
     if rule.decay in GRADIENT_DECAY:
         lines.append(f"g ← g {GRADIENT_DECAY[rule.decay]}")
@@ -160,7 +169,7 @@ def equations(formula: Formula) -> list[str]:
         lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
     if rule.second != "none":
         eps = (" + ε_root" if hyper.eps_root > 0 else " + ε") if "in state" in rule.eps else ""
-        second = f"{SECOND[rule.second]}{eps}"
+        second = f"{SECOND[rule.second].replace('g²', SCOPE[rule.second_scope])}{eps}"
         second = f"max(v, {second})" if rule.maximum == "in v" else second
         lines.append(f"v ← {second}" + _storage(rule.second_storage, "v"))
     if rule.second == "centered":
@@ -170,12 +179,16 @@ def equations(formula: Formula) -> list[str]:
     if _has_varying_momentum(formula):
         lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
     direction = _direction(formula)
+    direction = f"{direction} + w θ" if rule.decay == "in velocity" else direction
     if rule.velocity != "none":
         d = "g" if direction == "g" else "d"
         lines += [] if direction == "g" else [f"d = {direction}"]
         d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position == "inside" else d
         lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
+    if rule.clip.startswith("step "):
+        lines.append(f"d = {direction}")
+        direction = CLIP[rule.clip.removeprefix("step ")].replace("g", "d")
     lines.append(_parameters(rule, direction))
     if is_relevant(rule, "counter"):
         lines.append(COUNTER[rule.counter])
@@ -220,13 +233,20 @@ def _direction(formula: Formula) -> str:
     if rule.second != "none":
         d = _ratio(rule, _bracket(d))
     if rule.rectification != "none":
-        d = f"r_t {d} if ρ_t > {rule.rectification.removeprefix('above ')}, else {m}"
-    if rule.sign == "sign":
-        d = f"sign{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
+        d = _rectified(rule, m, d)
+    if rule.sign != "none":
+        d = f"{rule.sign}{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
     if rule.rescaling != "none":
         root, square = RESCALING[rule.rescaling]
         d = f"{root} · {d}, s ← {square}"
     return f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
+
+
+def _rectified(rule: UpdateRule, m: str, d: str) -> str:
+    r = "r_t²" if rule.rectification == "without root" else "r_t"
+    limit = " with ρ_∞ = 2/(1 - β₂)" if rule.rectification == "wrong limit" else ""
+    below = {"raw m below": "m", "no step below": "0"}.get(rule.rectification, m)
+    return f"{r} {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}{limit}"
 
 
 def _ratio(rule: UpdateRule, numerator: str) -> str:
@@ -243,7 +263,8 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
     v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
     v = f"({v} - ḡ²)" if rule.second == "centered" else v
     v_hat = "v_max" if rule.maximum == "corrected" else correct(v)
-    scale = "" if rule.second_correction == "none" else f" · {root(correct('1'))}"
+    v_hat = f"min(0, {v_hat})" if rule.maximum == "minimum" else v_hat
+    scale = "" if rule.second_correction in ("none", "subtracted") else f" · {root(correct('1'))}"
     if rule.eps == "after division":
         return f"{numerator} · (1 / {root(v_hat)} + ε)"
     denominators = {
@@ -253,6 +274,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
         "in state only": root(v_hat),
         "outside": f"({root(v_hat)} + ε)",
         "inside": root(f"{v_hat} + ε"),
+        "inside and outside": f"({root(f'{v_hat} + ε')} + ε)",
         "before correction": f"(({root(v)} + ε){scale})" if scale else f"({root(v)} + ε)",
         "inside before correction": f"({root(f'{v} + ε')}{scale})" if scale else root(f"{v} + ε"),
         "floor": f"max({root(v_hat)}, ε)",

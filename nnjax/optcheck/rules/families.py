@@ -118,7 +118,7 @@ def is_by_leaf(rule: Any) -> bool:
     """Return True if the update of an element depends on other elements of its leaf, or on all leaves."""
     if type(rule) in FAMILIES:
         return FAMILIES[type(rule)].by_leaf
-    return rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip
+    return rule.trust != "none" or rule.centre != "none" or "norm" in rule.clip or rule.second_scope != "element"
 
 
 def is_costly(rule: Any) -> bool:
@@ -128,7 +128,9 @@ def is_costly(rule: Any) -> bool:
 
 def is_by_tree(rule: Any) -> bool:
     """Return True if the update of an element depends on all leaves."""
-    return FAMILIES[type(rule)].by_tree if type(rule) in FAMILIES else "global norm" in rule.clip
+    if type(rule) in FAMILIES:
+        return FAMILIES[type(rule)].by_tree
+    return "global norm" in rule.clip or rule.second_scope == "global norm"
 
 
 def equations(formula: Formula) -> list[str]:

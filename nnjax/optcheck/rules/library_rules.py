@@ -24,6 +24,7 @@ ADAM_HAT = ADAM._replace(eps="before correction")
 ADAMAX = UpdateRule(first="ema", first_correction="t", second="largest with eps")
 NADAM = ADAM._replace(numerator="nadam")
 LION = UpdateRule(first="lion", sign="sign", decay="decoupled")
+NOVOGRAD = UpdateRule(second="ema from first", second_scope="leaf norm", eps="outside", velocity="trace")
 SIGN = UpdateRule(sign="sign")
 MARS = ADAM._replace(variance="mars", clip="leaf norm", decay="decoupled")
 OPTAX_ADAFACTOR = AdafactorRule(factored="none")  # optax does not factor matrices with fewer than 128 rows or columns
@@ -51,6 +52,7 @@ LIBRARY_RULES: dict[str, Formula] = {
         ADAM._replace(second="yogi"), HyperParams(eps=1e-3, eps_root=0.0, first_start=1e-6, second_start=1e-6)
     ),
     "optax.lion": Formula(LION, HyperParams(b1=0.9, b2=0.99, weight_decay=1e-3)),
+    "optax.novograd": Formula(NOVOGRAD, HyperParams(b2=0.25, eps=1e-6)),
     "optax.sign_sgd": Formula(SIGN, HyperParams()),
     "paper.signum": Formula(SIGN._replace(first="ema"), HyperParams()),
     "optax.lamb": Formula(ADAM._replace(trust="lamb"), HyperParams(eps=1e-6)),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LION, Formula, HyperParams, UpdateRule
 
 ROUNDED_STORAGE = {
     "bfloat16": "the {} moment and {} are rounded to bfloat16",
@@ -34,6 +34,9 @@ CHOICES: dict[str, dict[str, str]] = {
         "leaf norm": "gradients are clipped by the norm of each leaf",
         "unit leaf norm": "gradients are divided by the norm of each leaf, plus ε",
         "unit global norm": "gradients are divided by their global norm, plus ε",
+        "step value": "the step is clipped element by element, before the learning rate",
+        "step global norm": "the step is clipped by its global norm, before the learning rate",
+        "step leaf norm": "the step is clipped by the norm of each leaf, before the learning rate",
     },
     "decay": {
         "none": "there is no weight decay",
@@ -44,6 +47,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "l2 wrong sign": "weight decay is subtracted from the gradient instead of added (L2 with the wrong sign)",
         "l1": "weight decay times the sign of the parameters is added to the gradient (L1)",
         "preconditioned": "weight decay is added to the first moment in the step before the root or the sign",
+        "in velocity": "weight decay is added to the step before the velocity",
         "without rate": "weight decay is not multiplied by the learning rate",
         "after update": "weight decay is computed from the parameters after the update",
         "wrong sign": "weight decay has the wrong sign, so parameters grow",
@@ -62,6 +66,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "swapped": "the first moment swaps β₁ and (1 - β₁)",
         "v for m": "the first moment is computed from v instead of m: β₁ v + (1 - β₁) g",
         "mean": "the first moment is the mean of all gradients so far",
+        "ema from first": "the first moment is a moving average that starts with the first gradient",
+        "gradient": "the bias correction divides the gradient itself instead of the first moment",
     },
     "first_correction": {
         "none": "the first moment has no bias correction",
@@ -75,6 +81,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "squared": "the first moment is divided by (1 - β₁ᵗ)², so it is corrected twice",
         "swapped": "the first moment is divided by 1 - β₂ᵗ, the second moment's correction",
         "another rate": "the first moment is divided by 1 - β₃ᵗ instead of 1 - β₁ᵗ",
+        "subtracted": "the first moment is m / 1 - β₁ᵗ, without parentheses, so β₁ᵗ is subtracted",
     },
     "first_lag": {
         "none": "the step uses the new first moment",
@@ -114,6 +121,15 @@ CHOICES: dict[str, dict[str, str]] = {
         "old m for v": "the second moment is computed from m of the previous step: β₂ m_old + (1 - β₂) g²",
         "mean": "the second moment is the mean of all g² so far",
         "gradient": "the second moment averages g instead of g², so its root is NaN for negative gradients",
+        "ema from first": "the second moment is a moving average that starts with g² of the first step",
+        "twice the gradient": "the second moment averages 2 g instead of g², so its root is NaN for negative gradients",
+        "largest with sign": "the second moment is max(β₂ v, g), without the absolute value",
+    },
+    "second_scope": {
+        "element": "each element has a second moment of its own",
+        "leaf mean": "all elements of a leaf share a second moment, of the mean of their g²",
+        "leaf norm": "all elements of a leaf share a second moment, of the sum of their g²",
+        "global norm": "all elements share a second moment, of the sum of all g²",
     },
     "second_correction": {
         "none": "the second moment has no bias correction",
@@ -126,6 +142,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "squared": "the second moment is divided by (1 - β₂ᵗ)², a correction outside the root",
         "swapped": "the second moment is divided by 1 - β₁ᵗ, the first moment's correction",
         "another rate": "the second moment is divided by 1 - β₃ᵗ instead of 1 - β₂ᵗ",
+        "subtracted": "the second moment is v / 1 - β₂ᵗ, without parentheses, so β₂ᵗ is subtracted",
     },
     "second_lag": {
         "none": "the step uses the new second moment",
@@ -143,6 +160,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "corrected": "the step uses the maximum of the bias-corrected second moments (AMSGrad, max of v̂)",
         "raw": "the step uses the maximum of the second moments, then corrects its bias (AMSGrad, max of v)",
         "in v": "the second moment is replaced by its maximum, max(v_old, v)",
+        "minimum": "the step uses the minimum of the second moments and the initial 0, so always 0",
     },
     "root": {
         "sqrt": "the step divides by the root of the second moment",
@@ -156,6 +174,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "none with NaN": "there is no ε, so 0 / 0 gives NaN",
         "outside": "ε is added outside the root, after the bias correction",
         "inside": "ε is added inside the root, after the bias correction",
+        "inside and outside": "ε is added both inside and outside the root",
         "before correction": "ε is added outside the root before the bias correction (the paper's ε̂)",
         "inside before correction": "ε is added inside the root before the bias correction",
         "after division": "ε is added after the division, 1/√v + ε",
@@ -174,8 +193,16 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "the step is not rectified",
         "above 4": "the step is rectified if ρ > 4 (RAdam, the paper)",
         "above 5": "the step is rectified if ρ > 5 (RAdam)",
+        "raw m below": "the step is rectified if ρ > 5 (RAdam), else it is the first moment without bias correction",
+        "no step below": "the step is rectified if ρ > 5 (RAdam), else there is no step",
+        "without root": "the step is rectified if ρ > 5 (RAdam) by r² instead of r, without the root",
+        "wrong limit": "the step is rectified if ρ > 5 (RAdam) with the limit ρ = 2 / (1 - β₂), without - 1",
     },
-    "sign": {"none": "the step keeps its size", "sign": "the step uses only the sign"},
+    "sign": {
+        "none": "the step keeps its size",
+        "sign": "the step uses only the sign",
+        "tanh": "the step is the hyperbolic tangent of its size",
+    },
     "rescaling": {
         "none": "the step is not rescaled",
         "adadelta": "the step is rescaled by the root of past squared steps (Adadelta)",
@@ -238,6 +265,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "warm-up": "the learning rate is multiplied by min(1, κ t)",
         "linear": "the learning rate decreases linearly, by a factor of 1 - κ (t - 1)",
         "cosine": "the learning rate decreases as a cosine, by a factor of ½ (1 + cos(π κ (t - 1)))",
+        "stepwise": "the learning rate is multiplied by 1 - κ after every n steps",
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step goes up the gradient (wrong sign)"},
 }
@@ -252,8 +280,9 @@ USUAL_VALUES = {
     "trust": 1.0,
     "gamma": 0.025,
     "rate_decay": 1e-3,
+    "period": 10.0,
 }
-DECAYING = ("ema", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
+DECAYING = ("ema", "ema from first", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
 BOTH_MOMENTS = {  # usually chosen together: the same change to both moments counts as one mistake, not two
     "first_correction": "second_correction",
     "first_lag": "second_lag",
@@ -273,7 +302,11 @@ RARE = {  # choices that are intended, or rare as one of three mistakes
     ("second", "product"), ("second", "with power"), ("second", "largest square"), ("root", "multiplied"),
     ("numerator", "nadam without correction"), ("clip", "unit leaf norm"), ("clip", "unit global norm"),
     ("counter", "double"), ("schedule", "next"), ("schedule", "warm-up"), ("schedule", "linear"),
-    ("schedule", "cosine"), ("schedule", "previous"),
+    ("schedule", "cosine"), ("schedule", "previous"), ("schedule", "stepwise"), ("first_correction", "subtracted"),
+    ("second_correction", "subtracted"), ("clip", "step value"), ("clip", "step global norm"),
+    ("clip", "step leaf norm"), ("second_scope", "global norm"), ("second_scope", "leaf norm"), ("maximum", "minimum"),
+    ("sign", "tanh"), ("second", "twice the gradient"), ("second", "largest with sign"), ("first", "gradient"),
+    ("second_scope", "leaf mean"), ("first", "ema from first"), ("second", "ema from first"), ("decay", "in velocity"),
 }  # fmt: skip
 
 
@@ -310,7 +343,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     """Return whether each place affects the updates of a rule; places that always do are missing."""
     first = rule.first != "none"
     second = rule.second != "none"
-    has_size = rule.sign == "none" or second
+    has_size = rule.sign != "sign" or second
     velocity = rule.velocity != "none"
     corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
     return {
@@ -321,6 +354,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
         "first_storage": first,
         "second_correction": second,
         "second_lag": second,
+        "second_scope": rule.second in ("ema", "ema from first", "trace", "sum", "mean"),
         "second_storage": second,
         "maximum": second,
         "root": second,
@@ -340,10 +374,16 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
 
 def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
     """Return the choices that have no effect on a rule, or the same effect as a different choice."""
+    velocity = rule.velocity != "none"
     one_moment = "none" in (rule.first, rule.second)
     no_correction = rule.second_correction == "none"
     no_first_correction = rule.first_correction == "none"
+    is_gradient = (rule.first, rule.second, rule.velocity, rule.sign) == ("none",) * 4
     duplicates = {
+        **{
+            ("clip", f"step {name}"): is_gradient and rule.decay not in GRADIENT_DECAY
+            for name in ("value", "global norm", "leaf norm")
+        },
         ("first_storage", "bfloat16"): rule.first not in ("ema", "trace"),
         ("first_storage", "float16"): rule.first not in ("ema", "trace"),
         ("second_storage", "bfloat16"): rule.second not in DECAYING,
@@ -352,16 +392,19 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("second_storage", "corrected"): no_correction,
         ("first", "another rate"): no_first_correction,  # the same as a different β₁
         ("first", "v for m"): rule.second == "none",
+        ("first", "gradient"): no_first_correction,
         ("second", "another rate"): no_correction,  # the same as a different β₂
         ("numerator", "lookahead without correction"): no_first_correction,
         ("first_correction", "swapped"): one_moment,
         ("second_correction", "swapped"): one_moment,
         ("maximum", "raw"): no_correction,
+        ("rectification", "raw m below"): no_first_correction,
         ("eps", "before correction"): no_correction,
         ("eps", "inside before correction"): no_correction,
         ("eps", "floor"): rule.second == "largest with eps",
         ("decay", "l2 in m"): one_moment,
         ("decay", "l2 in v"): one_moment,
+        ("decay", "in velocity"): not velocity or (one_moment and rule.first == rule.second),
         ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
         ("second", "m squared"): rule.first == "none",
         ("second", "product"): rule.first == "none",
@@ -392,7 +435,8 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         "trust": rule.trust == "lars",
         "gamma": rule.variance != "none",
         "b3": "another rate" in (rule.first, rule.first_correction, rule.second, rule.second_correction),
-        "rate_decay": rule.schedule in ("inverse time", "exponential", "warm-up", "linear", "cosine"),
+        "rate_decay": rule.schedule in ("inverse time", "exponential", "warm-up", "linear", "cosine", "stepwise"),
+        "period": rule.schedule == "stepwise",
     }
     return [name for name, relevant in names.items() if relevant]
 

@@ -29,6 +29,7 @@ class UpdateRule(NamedTuple):
     first_lag: str = "none"
     first_storage: str = "raw"
     second: str = "none"  # second moment, v
+    second_scope: str = "element"  # elements that share a second moment
     second_correction: str = "none"
     second_lag: str = "none"
     second_storage: str = "raw"
@@ -73,6 +74,7 @@ class HyperParams(NamedTuple):
     delta: Number = 0.1  # AdamP projects a step if the cosine similarity is below delta / √size
     ratio: Number = 0.1  # AdamP multiplies the weight decay of projected leaves by this factor
     rate_decay: Number = 1e-3  # κ of a learning rate that decreases as λ / (1 + κ (t - 1))
+    period: Number = 10.0  # number of steps after which a stepwise schedule multiplies the learning rate by 1 - κ
 
 
 class Formula(NamedTuple):
@@ -125,6 +127,8 @@ FIRST: Choices = {
     "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
     "v for m": lambda h, s, g, t: h.b1 * s.v + (1 - h.b1) * g,
     "mean": lambda h, s, g, t: s.m + (g - s.m) / t,
+    "gradient": lambda h, s, g, t: g,
+    "ema from first": lambda h, s, g, t: np.where(np.equal(t, 1), g, h.b1 * s.m + (1 - h.b1) * g),
 }
 
 SECOND: Choices = {
@@ -155,6 +159,9 @@ SECOND: Choices = {
     "old m for v": lambda h, s, g, m, t: h.b2 * s.m + (1 - h.b2) * g**2,
     "mean": lambda h, s, g, m, t: s.v + (g**2 - s.v) / t,
     "gradient": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g,
+    "twice the gradient": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * 2 * g,
+    "ema from first": lambda h, s, g, m, t: np.where(np.equal(t, 1), g**2, h.b2 * s.v + (1 - h.b2) * g**2),
+    "largest with sign": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, g),
 }
 
 CORRECTION: Choices = {
@@ -169,6 +176,7 @@ CORRECTION: Choices = {
     "squared": lambda b, b_wrong, b3, t: (1 - b**t) ** 2,
     "swapped": lambda b, b_wrong, b3, t: 1 - b_wrong**t,
     "another rate": lambda b, b_wrong, b3, t: 1 - b3**t,
+    "subtracted": lambda b, b_wrong, b3, t: 1.0,  # the moment itself is changed, see `_direction`
 }
 
 DENOMINATOR: Choices = {
@@ -178,6 +186,7 @@ DENOMINATOR: Choices = {
     "in state only": lambda root, h, v, v_hat, c2: root(v_hat),
     "outside": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
     "inside": lambda root, h, v, v_hat, c2: root(v_hat + h.eps),
+    "inside and outside": lambda root, h, v, v_hat, c2: root(v_hat + h.eps) + h.eps,
     "before correction": lambda root, h, v, v_hat, c2: (root(v + h.eps_root) + h.eps) / root(np.asarray(c2)),
     "inside before correction": lambda root, h, v, v_hat, c2: root(v + h.eps) / root(np.asarray(c2)),
     "floor": lambda root, h, v, v_hat, c2: np.maximum(root(v_hat), h.eps),
@@ -232,15 +241,18 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         if rule.variance != "none":
             reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
             state = state._replace(g_old=zero + gradient)
-        g = _clip(rule.clip, _centre(rule.centre, reduced, inputs.row), h, inputs.leaf)
+        g = _centre(rule.centre, reduced, inputs.row)
+        g = g if rule.clip.startswith("step ") else _clip(rule.clip, g, h, inputs.leaf)
         g_decay = g + _gradient_decay(rule.decay, h.weight_decay, p) if rule.decay in GRADIENT_DECAY else g
         both = (g if rule.decay == "l2 in m" else g_decay), (g if rule.decay == "l2 in v" else g_decay)
-        d, state = _direction(formula._replace(hyper=h), state, both, p, t)
+        d, state = _direction(formula._replace(hyper=h), state, both, p, t, inputs.leaf)
+        d = d + h.weight_decay * p if rule.decay == "in velocity" else d
         if rule.trust == "lamb" and rule.decay == "decoupled":
             d = d + h.weight_decay * p
         if rule.trust != "none":
             d = d * _trust_ratio(h, d, p, inputs.leaf)
         u, state = _step(rule, h, state, rate * d if rule.rate_position == "inside" else d, k)
+        u = _clip(rule.clip.removeprefix("step "), u, h, inputs.leaf) if rule.clip.startswith("step ") else u
         u = u if rule.rate_position == "inside" else rate * u
         u = -u if rule.direction == "down" else u
         if rule.decay in DECAY and rule.trust != "lamb":
@@ -250,7 +262,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
 
 
 def _direction(
-    formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number
+    formula: Formula, state: State, grads: tuple[np.ndarray, np.ndarray], p: np.ndarray, t: Number, leaf: np.ndarray
 ) -> tuple[np.ndarray, State]:
     """Return the step before velocity and learning rate; `grads` are the gradients for the second and first moment."""
     rule, h = formula
@@ -258,7 +270,7 @@ def _direction(
     if rule.first_storage in ROUNDED or rule.second_storage in ROUNDED:
         state = _with_rounded_products(rule, h, state)
     m = FIRST[rule.first](h, state, g_first, t)
-    v = SECOND[rule.second](h, state, g, m, t)
+    v = SECOND[rule.second](h, state, _shared(rule.second_scope, g, leaf), m, t)
     v = np.maximum(state.v, v) if rule.maximum == "in v" else v
     if rule.eps in ("in state", "in state only"):
         v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
@@ -268,6 +280,8 @@ def _direction(
     if rule.first in LION:
         m_step = h.b1 * (m if rule.first == "lion new m" else state.m) + (1 - h.b1) * g_first
     v_step = v if rule.second_lag == "none" else state.v
+    m_step = m_step - h.b1**t if rule.first_correction == "subtracted" else m_step
+    v_step = v_step - h.b2**t if rule.second_correction == "subtracted" else v_step
     m_next = _stored(rule.first_storage, m, state.m, c1)
     v_next = _stored(rule.second_storage, v, state.v, c2)
     state = state._replace(m=m_next, v=v_next)
@@ -275,12 +289,16 @@ def _direction(
     if rule.second == "centered":
         state = state._replace(g_mean=h.b2 * state.g_mean + (1 - h.b2) * g)
         v_step = v_step - state.g_mean**2
+    if rule.maximum == "minimum":
+        v_step = np.minimum(state.v_max, v_step)  # 0 at every step, the initial value
     if rule.maximum in ("corrected", "raw"):
         v_max = np.maximum(state.v_max, v_step / c2 if rule.maximum == "corrected" else v_step)
         state = state._replace(v_max=v_max)
         v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
 
-    if "nadam" in rule.numerator:
+    if rule.first == "none":
+        numerator, c1 = g_first, 1.0
+    elif "nadam" in rule.numerator:
         mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
         product = state.product * mu
         share = (1 - mu) * g_first / (1 - product if rule.numerator == "nadam" else 1.0)
@@ -293,8 +311,8 @@ def _direction(
         numerator = (h.b1 * m_step + (1 - h.b1) * g_first if lookahead else m_step) / c1
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
-    d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, numerator, d, t)
-    d = np.sign(d) if rule.sign == "sign" else d
+    d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, (numerator, numerator * c1), d, t)
+    d = {"none": d, "sign": np.sign(d), "tanh": np.tanh(d)}[rule.sign]
     if rule.rescaling != "none":
         d, step_square = _rescale(rule.rescaling, h, state.step_square, d, g)
         state = state._replace(step_square=step_square)
@@ -357,6 +375,7 @@ def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
         "warm-up": np.minimum(1, h.rate_decay * (k + 1)),
         "linear": np.maximum(0, 1 - h.rate_decay * k),
         "cosine": (1 + np.cos(np.pi * np.minimum(1, h.rate_decay * k))) / 2,
+        "stepwise": (1 - h.rate_decay) ** np.floor((k + 0.5) / h.period),  # + 0.5: unaffected by rounding of the period
     }
     return float(rates[index]) * factors.get(schedule, 1.0)
 
@@ -373,6 +392,16 @@ def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
         return g
     sums, sizes = np.bincount(row + 1, g), np.bincount(row + 1)
     return np.where(row < 0, g, g - (sums / np.maximum(sizes, 1))[row + 1])
+
+
+def _shared(scope: str, g: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+    """Return the gradient that a second moment averages: that of each element, or one norm for many elements."""
+    if scope == "element":
+        return g
+    if scope == "global norm":
+        return np.broadcast_to(np.sqrt((g**2).sum(-1, keepdims=True)), g.shape)
+    norms = _leaf_norms(g, leaf)
+    return norms / np.sqrt(np.bincount(leaf)[leaf]) if scope == "leaf mean" else norms
 
 
 def _clip(clip: str, g: np.ndarray, h: HyperParams, leaf: np.ndarray) -> np.ndarray:
@@ -419,14 +448,19 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 gives a step of 0
 
 
-def _rectify(rectification: str, b2: Number, numerator: np.ndarray, d: np.ndarray, t: Number) -> np.ndarray:
-    """Return RAdam's step: `d` times r if ρ is large enough, else the numerator alone."""
-    rho_max = 2 / (1 - b2) - 1
+def _rectify(
+    rectification: str, b2: Number, numerators: tuple[np.ndarray, np.ndarray], d: np.ndarray, t: Number
+) -> np.ndarray:
+    """Return RAdam's step: `d` times r if ρ is large enough, else the corrected or the raw first moment alone."""
+    rho_max = 2 / (1 - b2) - (0 if rectification == "wrong limit" else 1)
     rho = rho_max - 2 * t * b2**t / (1 - b2**t)
     large = rho > (4 if rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
-    r = np.sqrt((safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe))
-    return np.where(large, r * d, numerator)
+    r = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
+    r = r if rectification == "without root" else np.sqrt(r)
+    below = numerators[1] if rectification == "raw m below" else numerators[0]
+    below = np.zeros_like(below) if rectification == "no step below" else below
+    return np.asarray(np.where(large, r * d, below))
 
 
 def _trust_ratio(h: HyperParams, d: np.ndarray, p: np.ndarray, leaf: np.ndarray) -> np.ndarray:

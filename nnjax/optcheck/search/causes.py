@@ -31,6 +31,7 @@ HYPER_NAMES = {
     "delta": "threshold δ of the cosine",
     "ratio": "factor ρ for the weight decay of projected leaves",
     "rate_decay": "decay κ of the learning rate",
+    "period": "period n of the schedule, in steps",
 }
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 

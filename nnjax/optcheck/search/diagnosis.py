@@ -235,7 +235,7 @@ def _runner_up(explanation: Explanation, reference: Formula | None, target: Targ
             shares[name] = share_within(formula._replace(rule=rule), target)
     shares = {name: share for name, share in shares.items() if share < 1}
     best = max(shares, key=lambda name: shares[name], default="")
-    return f"the next best ({best}) reproduces {100 * shares[best]:.2g} %" if best else ""
+    return f"the next best ({best}) reproduces {_percent(shares[best])} %" if best else ""
 
 
 def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
@@ -287,8 +287,14 @@ def _impact(reference: Formula, candidate: Formula) -> str:
     a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):
         relative = np.nan_to_num(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), nan=1.0)
-    median, first, last = (100 * np.median(part) for part in (relative, relative[0], relative[-1]))
+    median, first, last = (_percent(np.median(part)) for part in (relative, relative[0], relative[-1]))
     return (
-        f"with gradients N(0, 1) over {steps} steps, updates differ by {median:.2g} % (median), "
-        f"{first:.2g} % at the first step, {last:.2g} % at the last"
+        f"with gradients N(0, 1) over {steps} steps, updates differ by {median} % (median), "
+        f"{first} % at the first step, {last} % at the last"
     )
+
+
+def _percent(share: float) -> str:
+    """Format a share in percent with two digits, and more between 99 and 100, which would otherwise read 1e+02."""
+    percent = 100 * share
+    return f"{percent:.2g}" if percent < 99 else f"{np.floor(100 * percent) / 100:g}"

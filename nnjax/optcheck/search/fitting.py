@@ -20,9 +20,17 @@ USUAL_VALUES: dict[str, tuple[float, ...]] = {
     "momentum": (0.5, 0.9, 0.99),
     "b3": (0.8, 0.9, 0.95, 0.999),
 }
-RATE_DECAYS = (1e-3, 0.01, 0.02, 0.05, 0.1, 0.2)
+ADDED: dict[str, tuple[float, ...]] = {  # hyper-parameters that a choice adds; tried only if no others are fitted
+    "clip": (1e-3, 0.01, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0),
+    "rate_decay": (1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9),
+    "period": (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20),
+}
 # values to try if the step is a sign, because the gradient of a sign is 0 and cannot guide a fit
 SIGN_VALUES: dict[str, tuple[float, ...]] = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
+
+
+FLOAT16_STEP = 5e-3  # relative effect of the last bits of a float16 number on an update
+TIES = 0.05  # share of updates that may differ by it
 
 
 class Target(NamedTuple):
@@ -83,8 +91,21 @@ def reproduces(formula: Formula, target: Target) -> bool:
 
 def _all_within(formula: Formula, target: Target) -> bool:
     with np.errstate(all="ignore"):
+        if any(str(choice).startswith("float16") for choice in formula.rule):
+            return _equal_up_to_ties(update_array(formula, target.inputs), target)
         steps = zip(updates(formula, target.inputs), target.updates, target.bound, strict=True)
         return all(within(*step).all() for step in steps)
+
+
+def _equal_up_to_ties(values: np.ndarray, target: Target) -> bool:
+    """Return True if nearly all updates agree, and the others differ by roundings to float16.
+
+    Many processors and PyTorch convert float64 to float16 through float32. If the float32 number lies halfway between
+    two float16 numbers, the result may differ from that of a direct conversion.
+    """
+    loose = target.bound + FLOAT16_STEP * np.abs(target.updates)
+    agree = within(values, target.updates, target.bound).mean()
+    return bool(agree >= 1 - TIES and within(values, target.updates, loose).all())
 
 
 def share_within(formula: Formula, target: Target) -> float:
@@ -146,7 +167,8 @@ def free_names(formula: Formula) -> list[str]:
 def _least_squares(start: Formula, target: Target, names: Sequence[str], *, evaluations: int) -> Fit:
     from scipy.optimize import least_squares
 
-    names = [name for name in names if getattr(start.rule, "sign", "none") == "none" or name not in SIGN_VALUES]
+    fixed = {"period", *(SIGN_VALUES if getattr(start.rule, "sign", "none") == "sign" else ())}  # without a gradient
+    names = [name for name in names if name not in fixed]
     n = len(names)
     initial = _residuals(_updates_by_setting(start, target), target)
     if n == 0 or initial.size < n:
@@ -180,8 +202,8 @@ def _least_squares(start: Formula, target: Target, names: Sequence[str], *, eval
 def _nearest_usual(formula: Formula, target: Target, names: Sequence[str]) -> Formula:
     """Return the formula with the best usual values. A fit that starts far away could end in a poor local minimum."""
     usual = SIGN_VALUES if getattr(formula.rule, "sign", "none") == "sign" else USUAL_VALUES
-    if set(names) <= {"learning_rate", "rate_decay"}:  # with more names, the grid would be too large
-        usual = usual | {"rate_decay": RATE_DECAYS}
+    if set(names) <= {"learning_rate", *ADDED}:  # with more names, the grid would be too large
+        usual = usual | ADDED
     grid = {name: (float(getattr(formula.hyper, name)), *usual[name]) for name in names if name in usual}
     settings = np.array(list(itertools.product(*grid.values())))
     values = _updates_by_setting(_with(formula, {n: settings[:, i : i + 1] for i, n in enumerate(grid)}), target)
