@@ -381,6 +381,8 @@ RIGHT = {
 UNKNOWN = {
     "cube root": Case(adam(lambda m, v, t, *_: LR * jnp.cbrt(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
     "size of m": Case(adam(lambda m, v, t, *_: LR * jnp.abs(m) / (jnp.sqrt(hat(v, B2, t)) + EPS)), ADAM, ids()),
-    "arctan": Case(adam(lambda m, v, t, *_: LR * jnp.arctan(hat(m, B1, t) / (jnp.sqrt(hat(v, B2, t)) + EPS))), ADAM, ids()),
+    "arctan": Case(
+        adam(lambda m, v, t, *_: LR * jnp.arctan(hat(m, B1, t) / (jnp.sqrt(hat(v, B2, t)) + EPS))), ADAM, ids()
+    ),
     "quantised": Case(adam(lambda m, v, t, *_: ratio(jnp.round(m * 64) / 64, v, t)), ADAM, ids()),
 }

@@ -11,13 +11,14 @@ import numpy as np
 
 from nnjax import checks
 from nnjax.optcheck.calling.adapter import Adapter
-from nnjax.optcheck.calling.factories import build, build_with_schedule
+from nnjax.optcheck.calling.factories import build, build_with_schedule, optimizer_of
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 from nnjax.optcheck.contract.contract_checks import contract_violations, structure_violations
 from nnjax.optcheck.contract.violations import Violation, make_violation
 from nnjax.optcheck.report.fixes import fixes
 from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.families import equations, is_by_leaf
+from nnjax.optcheck.rules.library_arguments import formula_of
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.budget import Budget
@@ -128,7 +129,7 @@ def compare(
         in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
         index = (in_float64 or wrong or [2 if scheduled else 0])[-1]
         is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
-        guess = theirs if isinstance(theirs, Formula) else _guess(titles[1], hparams or {})
+        guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
         if wrong:
             other = functools.partial(repeat, *observations[index][:2])
             diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other)
@@ -281,12 +282,16 @@ def _title(argument: Any, optimizer: Adapter | Formula, default: str) -> str:
     return optimizer.name if isinstance(optimizer, Adapter) and has_name else default
 
 
-def _guess(name: str, hparams: Mapping[str, Any]) -> Formula | None:
-    """Return the library formula with this name and these hyper-parameters; None if the name is unknown."""
-    if name not in LIBRARY_RULES:
+def _guess(reference: Any, hparams: Mapping[str, Any] | None) -> Formula | None:
+    """Return the formula that the reference's arguments or its name suggest, or None."""
+    if isinstance(reference, Adapter):
         return None
-    rule, hyper = LIBRARY_RULES[name]
-    return Formula(rule, hyper._replace(**{key: hparams[key] for key in hparams if key in hyper._fields}))
+    formula = formula_of(optimizer_of(reference, hparams))
+    if formula is not None or not isinstance(reference, str) or reference not in LIBRARY_RULES:
+        return formula
+    rule, hyper = LIBRARY_RULES[reference]
+    values = {name: value for name, value in (hparams or {}).items() if name in hyper._fields}
+    return Formula(rule, hyper._replace(**values))
 
 
 def _observe_with_schedule(

@@ -66,15 +66,22 @@ def build(
     if hparams is not None and not (isinstance(hparams, Mapping) and hparams):
         raise NotAnOptimizerError(f"optcheck: hparams must be a dict such as dict(learning_rate=0.5), got {hparams!r}")
     name = optimizer if isinstance(optimizer, str) else None
+    optimizer = optimizer_of(optimizer, hparams)
+    if isinstance(optimizer, Formula):
+        return optimizer
+    adapter = adapt(optimizer, kind, init, order)
+    return adapter._replace(name=name) if name else adapter
+
+
+def optimizer_of(optimizer: Any, hparams: Mapping[str, Any] | None = None) -> Any:
+    """Look up a name and call a factory; see `build`."""
+    name = optimizer if isinstance(optimizer, str) else None
     optimizer = resolve(name) if name else optimizer
     if isinstance(optimizer, Formula):
         return _with_hparams(optimizer, hparams or {})
     if hparams is not None:
-        optimizer = _call(optimizer, hparams)
-    elif name and not name.startswith("torch."):
-        optimizer = _call(optimizer, {"learning_rate": 1e-3})
-    adapter = adapt(optimizer, kind, init, order)
-    return adapter._replace(name=name) if name else adapter
+        return _call(optimizer, hparams)
+    return _call(optimizer, {"learning_rate": 1e-3}) if name and not name.startswith("torch.") else optimizer
 
 
 def build_with_schedule(

@@ -3,7 +3,7 @@
 import itertools
 
 from nnjax.optcheck.rules.rule_choices import hyper_names, is_relevant
-from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule, is_linear
+from nnjax.optcheck.rules.update_rule import LAMB, LION, Formula, HyperParams, UpdateRule, is_linear
 
 CLIP = {
     "value": "clip(g, ±c)",
@@ -31,9 +31,13 @@ FIRST = {
 SECOND = {
     "ema": "β₂ v + (1 - β₂) g²",
     "centered": "β₂ v + (1 - β₂) g²",
+    "centered old mean": "β₂ v + (1 - β₂) g²",
+    "centered plus": "β₂ v + (1 - β₂) g²",
     "trace": "β₂ v + g²",
     "sum": "v + g²",
     "largest": "max(β₂ v, |g|)",
+    "largest of m": "max(β₂ v, |m|)",
+    "largest weighted": "max(β₂ v, (1 - β₂) |g|)",
     "largest with eps": "max(β₂ v, |g| + ε)",
     "belief": "β₂ v + (1 - β₂) (g - m)²",
     "belief old m": "β₂ v + (1 - β₂) (g - m_old)²",
@@ -62,6 +66,7 @@ SECOND = {
 SCOPE = {"element": "g²", "leaf mean": "mean(g²)", "leaf norm": "‖g‖²", "global norm": "‖all g‖²"}
 GRADIENT_DECAY = {
     "l2": "+ w θ",
+    "l2 and decoupled": "+ w θ",
     "l2 in m": "+ w θ (for m only)",
     "l2 in v": "+ w θ (for v only)",
     "l2 wrong sign": "- w θ",
@@ -106,6 +111,14 @@ NESTEROV = {
     "one minus": "((1 - μ) b - μ b_old)",
 }
 ROOT = {"twice": "√√", "cube": "∛"}
+NADAM = {
+    "nadam": "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)",
+    "nadam without correction": "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g",
+    "nadam without b1": "m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)",
+    "nadam with raw m": "β₁ m + (1 - β₁) g / (1 - β₁ᵗ)",
+    "nadam with full gradient": "β₁ m / (1 - β₁ᵗ⁺¹) + g / (1 - β₁ᵗ)",
+    "nadam without gradient": "β₁ m / (1 - β₁ᵗ⁺¹)",
+}
 RESCALING = {  # factor of the step, and the next average of squares
     "adadelta": ("√(s + ε)", "β₂ s + (1 - β₂) d²"),
     "adadelta with eps outside": ("(√s + ε)", "β₂ s + (1 - β₂) d²"),
@@ -141,6 +154,7 @@ SYMBOLS = {
     "momentum_decay": "ψ",
     "first_start": "m₀",
     "second_start": "v₀",
+    "velocity_start": "b₀",
     "clip": "c",
     "trust": "η",
     "gamma": "γ",
@@ -172,7 +186,7 @@ def equations(formula: Formula) -> list[str]:
         second = f"{SECOND[rule.second].replace('g²', SCOPE[rule.second_scope])}{eps}"
         second = f"max(v, {second})" if rule.maximum == "in v" else second
         lines.append(f"v ← {second}" + _storage(rule.second_storage, "v"))
-    if rule.second == "centered":
+    if "centered" in rule.second:
         lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
     if rule.maximum in ("corrected", "raw"):
         lines.append(f"v_max ← max(v_max, {'v̂' if rule.maximum == 'corrected' else 'v'})")
@@ -183,7 +197,7 @@ def equations(formula: Formula) -> list[str]:
     if rule.velocity != "none":
         d = "g" if direction == "g" else "d"
         lines += [] if direction == "g" else [f"d = {direction}"]
-        d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position == "inside" else d
+        d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position != "outside" else d
         lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
     if rule.clip.startswith("step "):
@@ -199,7 +213,9 @@ def _numbers(formula: Formula) -> str:
     """Format the hyper-parameters that the rule uses."""
     rule, hyper = formula
     names = hyper_names(rule)
-    names += [name for name in ("first_start", "second_start", "eps_root") if getattr(hyper, name) != 0]
+    names += [
+        name for name in ("first_start", "second_start", "velocity_start", "eps_root") if getattr(hyper, name) != 0
+    ]
     names += ["momentum_decay"] if _has_varying_momentum(formula) else []
     return numbers(names, hyper)
 
@@ -224,7 +240,7 @@ def _direction(formula: Formula) -> str:
     if _has_varying_momentum(formula):
         m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
     elif "nadam" in rule.numerator:
-        m = "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g" + (" / (1 - β₁ᵗ)" if rule.numerator == "nadam" else "")
+        m = NADAM[rule.numerator]
     elif rule.numerator == "lookahead":
         m = CORRECTION[rule.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", b_wrong="β₂")
     elif rule.numerator == "lookahead without correction":
@@ -261,7 +277,8 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
         return f"{ROOT.get(rule.root, '√')}{_bracket(x)}"
 
     v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
-    v = f"({v} - ḡ²)" if rule.second == "centered" else v
+    mean = {"centered": " - ḡ²", "centered old mean": " - ḡ_old²", "centered plus": " + ḡ²"}.get(rule.second, "")
+    v = f"({v}{mean})" if mean else v
     v_hat = "v_max" if rule.maximum == "corrected" else correct(v)
     v_hat = f"min(0, {v_hat})" if rule.maximum == "minimum" else v_hat
     scale = "" if rule.second_correction in ("none", "subtracted") else f" · {root(correct('1'))}"
@@ -270,6 +287,7 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
     denominators = {
         "none": root(v_hat),
         "none with NaN": root(v_hat),
+        "added to the step": root(v_hat),
         "in state": f"({root(v_hat)} + ε)",
         "in state only": root(v_hat),
         "outside": f"({root(v_hat)} + ε)",
@@ -286,16 +304,19 @@ def _parameters(rule: UpdateRule, direction: str) -> str:
     """Return the equation that updates the parameters."""
     rate = "" if rule.rate_position == "inside" else SCHEDULE[rule.schedule] + " "
     sign = "-" if rule.direction == "down" else "+"
-    if rule.trust == "lamb":
-        step = f"({direction} + w θ)" if rule.decay == "decoupled" else direction
-        return f"θ ← θ {sign} {rate}‖θ‖/‖·‖ {step}"
+    if rule.trust in LAMB:
+        step = f"({direction} + w θ)" if rule.decay in ("decoupled", "l2 and decoupled") else direction
+        ratio = {"lamb clipped": "min(‖θ‖, 10)/‖·‖", "lamb inverted": "‖·‖/‖θ‖"}.get(rule.trust, "‖θ‖/‖·‖")
+        return f"θ ← θ {sign} {rate}{ratio} {step}{' - λ w θ' if rule.decay == 'after trust' else ''}"
     decay = {
         "decoupled": " - λ w θ",
+        "l2 and decoupled": " - λ w θ",
         "without rate": " - w θ",
         "after update": " - λ w θ_new",
         "wrong sign": " + λ w θ",
     }.get(rule.decay, "")
-    return f"θ ← θ {sign} {rate}{direction}{decay}"
+    eps = f" {sign} ε" if rule.eps == "added to the step" else ""
+    return f"θ ← θ {sign} {rate}{direction}{eps}{decay}"
 
 
 def _bracket(text: str) -> str:

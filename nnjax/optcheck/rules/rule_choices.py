@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LION, Formula, HyperParams, UpdateRule
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LAMB, LION, Formula, HyperParams, UpdateRule
 
 ROUNDED_STORAGE = {
     "bfloat16": "the {} moment and {} are rounded to bfloat16",
@@ -42,11 +42,13 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "there is no weight decay",
         "decoupled": "weight decay times the learning rate is subtracted from the parameters (decoupled)",
         "l2": "weight decay is added to the gradient and passes through the moments (L2)",
+        "l2 and decoupled": "weight decay is added to the gradient and also subtracted from the parameters",
         "l2 in m": "weight decay is added to the gradient of the first moment only",
         "l2 in v": "weight decay is added to the gradient of the second moment only",
         "l2 wrong sign": "weight decay is subtracted from the gradient instead of added (L2 with the wrong sign)",
         "l1": "weight decay times the sign of the parameters is added to the gradient (L1)",
         "preconditioned": "weight decay is added to the first moment in the step before the root or the sign",
+        "after trust": "weight decay is added after the trust ratio",
         "in velocity": "weight decay is added to the step before the velocity",
         "without rate": "weight decay is not multiplied by the learning rate",
         "after update": "weight decay is computed from the parameters after the update",
@@ -97,9 +99,13 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "there is no second moment",
         "ema": "the second moment is a moving average of g²",
         "centered": "the second moment is centered, v - (mean of g)²",
+        "centered old mean": "the second moment is centered with the mean of g before this step",
+        "centered plus": "the squared mean of g is added to the second moment instead of subtracted",
         "trace": "the second moment is a decaying sum, without (1 - β₂)",
         "sum": "the second moment is the sum of all g²",
         "largest": "the second moment is max(β₂ v, |g|)",
+        "largest of m": "the second moment is max(β₂ v, |m|) instead of max(β₂ v, |g|)",
+        "largest weighted": "the second moment is max(β₂ v, (1 - β₂) |g|)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
         "belief": "the second moment averages (g - m)² with the new m",
         "belief old m": "the second moment averages (g - m)² with m of the previous step",
@@ -172,6 +178,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "eps": {
         "none": "there is no ε",
         "none with NaN": "there is no ε, so 0 / 0 gives NaN",
+        "added to the step": "ε is added to the step instead of the root, as in λ m / √v + ε without parentheses",
         "outside": "ε is added outside the root, after the bias correction",
         "inside": "ε is added inside the root, after the bias correction",
         "inside and outside": "ε is added both inside and outside the root",
@@ -186,6 +193,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "m": "the step follows the first moment",
         "nadam": "the step looks ahead with Nesterov's corrections (NAdam)",
         "nadam without correction": "the step looks ahead as in NAdam, but (1 - β₁) g is not corrected",
+        "nadam without b1": "the step looks ahead as in NAdam, but the first moment is not multiplied by β₁",
+        "nadam with raw m": "the step looks ahead as in NAdam, but the first moment is not corrected",
+        "nadam with full gradient": "the step looks ahead as in NAdam, but the gradient is not multiplied by (1 - β₁)",
+        "nadam without gradient": "the step looks ahead as in NAdam, but without the gradient",
         "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
         "lookahead without correction": "the step looks ahead, and only the first moment is corrected",
     },
@@ -230,6 +241,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "rate_position": {
         "outside": "the learning rate multiplies the step",
         "inside": "the learning rate is inside the velocity",
+        "twice": "the learning rate is inside the velocity and also multiplies the step",
     },
     "nesterov": {
         "none": "the step is the velocity",
@@ -244,6 +256,8 @@ CHOICES: dict[str, dict[str, str]] = {
     "trust": {
         "none": "there is no trust ratio",
         "lamb": "the step, with its decay, is scaled to the norm of each leaf's parameters (LAMB)",
+        "lamb clipped": "the step is scaled to the norm of each leaf's parameters, but at most to 10 (LAMB)",
+        "lamb inverted": "the step is divided by the trust ratio instead of multiplied (LAMB)",
         "lars": "the direction is scaled to the norm of each leaf's parameters (LARS)",
     },
     "counter": {
@@ -306,6 +320,10 @@ RARE = {  # choices that are intended, or rare as one of three mistakes
     ("second_correction", "subtracted"), ("clip", "step value"), ("clip", "step global norm"),
     ("clip", "step leaf norm"), ("second_scope", "global norm"), ("second_scope", "leaf norm"), ("maximum", "minimum"),
     ("sign", "tanh"), ("second", "twice the gradient"), ("second", "largest with sign"), ("first", "gradient"),
+    ("rate_position", "twice"), ("decay", "l2 and decoupled"), ("decay", "after trust"), ("eps", "added to the step"),
+    ("second", "centered old mean"), ("second", "centered plus"), ("second", "largest of m"),
+    ("second", "largest weighted"), ("numerator", "nadam without b1"), ("numerator", "nadam with raw m"),
+    ("numerator", "nadam with full gradient"), ("numerator", "nadam without gradient"),
     ("second_scope", "leaf mean"), ("first", "ema from first"), ("second", "ema from first"), ("decay", "in velocity"),
 }  # fmt: skip
 
@@ -408,11 +426,14 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
         ("second", "m squared"): rule.first == "none",
         ("second", "product"): rule.first == "none",
+        ("second", "largest of m"): rule.first == "none",
         ("second", "m for v"): rule.first == "none",
         ("second", "old m for v"): rule.first == "none",
         ("second", "with b1"): rule.first == "none",
         ("second", "mixed"): rule.first == "none",
         **{("rescaling", choice): rule.rescaling == "none" for choice in WRONG_ADADELTA},
+        ("decay", "after trust"): rule.trust not in LAMB,
+        **{("trust", trust): rule.trust not in LAMB for trust in LAMB if trust != "lamb"},
         ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
         ("trust", "lars"): rule.decay == "none" and rule.second != "none",
     }

@@ -8,8 +8,17 @@ import numpy as np
 
 ROUNDED = ("bfloat16", "float16")  # storage dtypes of moments; products with decay rates are rounded too
 STORED = ("bfloat16 stored", "float16 stored")
+LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
+LINEAR = ("largest", "largest of m", "largest weighted", "largest with eps", "absolute")  # see `is_linear`
 LION = ("lion", "lion trace", "lion new m")  # first moments that the step averages with β₁
-GRADIENT_DECAY = ("l2", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # weight decays that are added to the gradient
+GRADIENT_DECAY = (
+    "l2",
+    "l2 and decoupled",
+    "l2 in m",
+    "l2 in v",
+    "l2 wrong sign",
+    "l1",
+)  # weight decays that are added to the gradient
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
 
@@ -64,6 +73,7 @@ class HyperParams(NamedTuple):
     momentum_decay: Number = np.inf  # ψ of NAdam's momentum β₁ (1 - ½ · .96^(t ψ)); ∞ makes it the constant β₁
     first_start: Number = 0.0  # initial first moment m₀
     second_start: Number = 0.0  # initial second moment v₀
+    velocity_start: Number = 0.0  # initial velocity b₀
     clip: Number = 1.0
     trust: Number = 1.0
     gamma: Number = 0.025  # weight of the variance reduction in MARS, and factor of the Hessian in Sophia
@@ -135,9 +145,13 @@ SECOND: Choices = {
     "none": lambda h, s, g, m, t: s.v,
     "ema": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
     "centered": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
+    "centered old mean": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
+    "centered plus": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * g**2,
     "trace": lambda h, s, g, m, t: h.b2 * s.v + g**2,
     "sum": lambda h, s, g, m, t: s.v + g**2,
     "largest": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g)),
+    "largest of m": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m)),
+    "largest weighted": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g)),
     "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
     "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
     "belief old m": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - s.m) ** 2,
@@ -182,6 +196,7 @@ CORRECTION: Choices = {
 DENOMINATOR: Choices = {
     "none": lambda root, h, v, v_hat, c2: root(v_hat),
     "none with NaN": lambda root, h, v, v_hat, c2: root(v_hat),
+    "added to the step": lambda root, h, v, v_hat, c2: root(v_hat),
     "in state": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
     "in state only": lambda root, h, v, v_hat, c2: root(v_hat),
     "outside": lambda root, h, v, v_hat, c2: root(v_hat) + h.eps,
@@ -214,6 +229,8 @@ NESTEROV: Choices = {
 
 DECAY: Choices = {
     "decoupled": lambda w, rate, p, u: rate * w * p,
+    "l2 and decoupled": lambda w, rate, p, u: rate * w * p,
+    "after trust": lambda w, rate, p, u: rate * w * p,
     "without rate": lambda w, rate, p, u: w * p,
     "after update": lambda w, rate, p, u: rate * w * (p + u),
     "wrong sign": lambda w, rate, p, u: -rate * w * p,
@@ -232,7 +249,9 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     """
     rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # 1 / 0 is inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
-    state = State(zero + h.first_start, zero + h.second_start, zero, zero, zero, velocity=zero, product=1.0, g_old=zero)
+    state = State(
+        zero + h.first_start, zero + h.second_start, zero, zero, zero, zero + h.velocity_start, product=1.0, g_old=zero
+    )
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
         rate = h.learning_rate * _rate(rule.schedule, h, inputs.rates, k)
@@ -247,15 +266,16 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         both = (g if rule.decay == "l2 in m" else g_decay), (g if rule.decay == "l2 in v" else g_decay)
         d, state = _direction(formula._replace(hyper=h), state, both, p, t, inputs.leaf)
         d = d + h.weight_decay * p if rule.decay == "in velocity" else d
-        if rule.trust == "lamb" and rule.decay == "decoupled":
+        if rule.trust in LAMB and rule.decay in ("decoupled", "l2 and decoupled"):
             d = d + h.weight_decay * p
         if rule.trust != "none":
-            d = d * _trust_ratio(h, d, p, inputs.leaf)
-        u, state = _step(rule, h, state, rate * d if rule.rate_position == "inside" else d, k)
+            d = d * _trust_ratio(rule.trust, h, d, p, inputs.leaf)
+        u, state = _step(rule, h, state, d if rule.rate_position == "outside" else rate * d, k)
         u = _clip(rule.clip.removeprefix("step "), u, h, inputs.leaf) if rule.clip.startswith("step ") else u
-        u = u if rule.rate_position == "inside" else rate * u
+        u = rate * u if rule.rate_position != "inside" else u
+        u = u + h.eps if rule.eps == "added to the step" else u
         u = -u if rule.direction == "down" else u
-        if rule.decay in DECAY and rule.trust != "lamb":
+        if rule.decay in DECAY and (rule.trust not in LAMB or rule.decay == "after trust"):
             u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
         # the first step of some rules does not depend on the hyper-parameters, so all settings share one update
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
@@ -286,9 +306,11 @@ def _direction(
     v_next = _stored(rule.second_storage, v, state.v, c2)
     state = state._replace(m=m_next, v=v_next)
 
-    if rule.second == "centered":
-        state = state._replace(g_mean=h.b2 * state.g_mean + (1 - h.b2) * g)
-        v_step = v_step - state.g_mean**2
+    if "centered" in rule.second:
+        g_mean = h.b2 * state.g_mean + (1 - h.b2) * g
+        mean = state.g_mean if rule.second == "centered old mean" else g_mean
+        v_step = v_step + mean**2 if rule.second == "centered plus" else v_step - mean**2
+        state = state._replace(g_mean=g_mean)
     if rule.maximum == "minimum":
         v_step = np.minimum(state.v_max, v_step)  # 0 at every step, the initial value
     if rule.maximum in ("corrected", "raw"):
@@ -296,19 +318,9 @@ def _direction(
         state = state._replace(v_max=v_max)
         v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
 
-    if rule.first == "none":
-        numerator, c1 = g_first, 1.0
-    elif "nadam" in rule.numerator:
-        mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
-        product = state.product * mu
-        share = (1 - mu) * g_first / (1 - product if rule.numerator == "nadam" else 1.0)
-        numerator = mu_next * m_step / (1 - product * mu_next) + share
-        state = state._replace(product=product)
-    elif rule.numerator == "lookahead without correction":
-        numerator = h.b1 * m_step / c1 + (1 - h.b1) * g_first
-    else:
-        lookahead = rule.numerator == "lookahead"
-        numerator = (h.b1 * m_step + (1 - h.b1) * g_first if lookahead else m_step) / c1
+    c1 = 1.0 if rule.first == "none" else c1
+    numerator, product = _numerator(rule, h, state.product, (m_step, g_first, c1), t)
+    state = state._replace(product=product)
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
     d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, (numerator, numerator * c1), d, t)
@@ -317,6 +329,36 @@ def _direction(
         d, step_square = _rescale(rule.rescaling, h, state.step_square, d, g)
         state = state._replace(step_square=step_square)
     return d, state
+
+
+def _numerator(
+    rule: UpdateRule, h: HyperParams, product: Number, terms: tuple[np.ndarray, np.ndarray, Number], t: Number
+) -> tuple[np.ndarray, Number]:
+    """Return the numerator of the step, and the product of NAdam's momentum coefficients so far.
+
+    Args:
+      rule: the rule.
+      h: its hyper-parameters.
+      product: the product before the step.
+      terms: the first moment, the gradient, and the bias correction of the first moment.
+      t: the counter.
+    """
+    m, g, c1 = terms
+    if rule.first == "none":
+        return g, product
+    if "nadam" not in rule.numerator:
+        if rule.numerator == "m":
+            return np.asarray(m / c1), product
+        if rule.numerator == "lookahead":
+            return np.asarray((h.b1 * m + (1 - h.b1) * g) / c1), product
+        return np.asarray(h.b1 * m / c1 + (1 - h.b1) * g), product
+    mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
+    product = product * mu
+    weight = {"nadam with full gradient": 1.0, "nadam without gradient": 0.0}.get(rule.numerator, 1 - mu)
+    share = weight * g / (1.0 if rule.numerator == "nadam without correction" else 1 - product)
+    factor = 1.0 if rule.numerator == "nadam without b1" else mu_next
+    correction = 1.0 if rule.numerator == "nadam with raw m" else 1 - product * mu_next
+    return np.asarray(factor * m / correction + share), product
 
 
 def _rescale(
@@ -423,7 +465,7 @@ def _nadam_momentum(h: HyperParams, t: Number) -> Number:
 
 def is_linear(rule: UpdateRule) -> bool:
     """Return True if the rule divides by v itself instead of its square root."""
-    return rule.second in ("largest", "largest with eps", "absolute") or rule.root == "none"
+    return rule.second in LINEAR or rule.root == "none"
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
@@ -443,7 +485,7 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     if rule.root == "multiplied":
         return np.asarray(numerator * denominator)
     ratio = numerator / denominator
-    if rule.eps == "none with NaN" or np.all(denominator):
+    if rule.eps in ("none with NaN", "added to the step") or np.all(denominator):
         return ratio
     return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 gives a step of 0
 
@@ -463,8 +505,10 @@ def _rectify(
     return np.asarray(np.where(large, r * d, below))
 
 
-def _trust_ratio(h: HyperParams, d: np.ndarray, p: np.ndarray, leaf: np.ndarray) -> np.ndarray:
+def _trust_ratio(trust: str, h: HyperParams, d: np.ndarray, p: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     size, step = _leaf_norms(p, leaf), _leaf_norms(d, leaf)
+    size = np.minimum(size, 10.0) if trust == "lamb clipped" else size
+    size, step = (step, size) if trust == "lamb inverted" else (size, step)
     return np.where((size == 0) | (step == 0), 1.0, h.trust * size / np.where(step == 0, 1.0, step))
 
 

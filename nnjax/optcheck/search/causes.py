@@ -21,6 +21,7 @@ HYPER_NAMES = {
     "momentum_decay": "momentum decay ψ of NAdam",
     "first_start": "initial first moment m₀",
     "second_start": "initial second moment v₀",
+    "velocity_start": "initial velocity b₀",
     "clip": "clipping bound",
     "trust": "trust coefficient",
     "gamma": "factor γ",
@@ -33,6 +34,7 @@ HYPER_NAMES = {
     "rate_decay": "decay κ of the learning rate",
     "period": "period n of the schedule, in steps",
 }
+STARTS = ("first_start", "second_start", "velocity_start")
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 
 
@@ -90,7 +92,7 @@ def causes_of(
     if any(cause.place == RULE for cause in causes):
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
-    both = ours & theirs | {"first_start", "second_start", "eps_root", "momentum_decay"}
+    both = ours & theirs | {*STARTS, "eps_root", "momentum_decay"}
     for name, text in HYPER_NAMES.items():
         old, new = float(getattr(reference.hyper, name)), float(getattr(candidate.hyper, name))
         if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):

@@ -28,10 +28,15 @@ VALUES: dict[str, tuple[float, ...]] = {
     "clip": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
     "first_start": (0.0, 1e-6, 0.1, 1.0),
     "second_start": (0.0, 1e-6, 0.1, 1.0),
+    "velocity_start": (0.0, 1.0),
     "rate_decay": (1e-3, 1e-2, 0.05, 0.1, 0.5, 0.9),
     "period": (2, 3, 4, 5, 8, 10),
 }
-STARTS = {"first": "first_start", "second": "second_start"}  # moments and their initial values
+STARTS = {
+    "first": "first_start",
+    "second": "second_start",
+    "velocity": "velocity_start",
+}  # moments and their initial values
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # without effect on the first step
 ELEMENTS = 24  # number of elements that are compared first
 # Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w

@@ -26,7 +26,9 @@ ADDED: dict[str, tuple[float, ...]] = {  # hyper-parameters that a choice adds; 
     "period": (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20),
 }
 # values to try if the step is a sign, because the gradient of a sign is 0 and cannot guide a fit
-SIGN_VALUES: dict[str, tuple[float, ...]] = dict.fromkeys(("b1", "b2"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999))
+SIGN_VALUES: dict[str, tuple[float, ...]] = dict.fromkeys(
+    ("b1", "b2"), (1e-3, 0.01, 0.1, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+)
 
 
 FLOAT16_STEP = 5e-3  # relative effect of the last bits of a float16 number on an update

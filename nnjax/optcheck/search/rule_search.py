@@ -39,7 +39,7 @@ FITS_OF_THREE = 300  # number of fits that take as long as the level of three ch
 FIRST = 2  # costly rules are fitted only if they are among this many closest rules
 FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
-STARTS = {"first_start": (1e-6, 0.1, 1.0), "second_start": (1e-6, 0.1, 1.0)}
+STARTS = dict.fromkeys(("first_start", "second_start", "velocity_start"), (1e-6, 0.1, 1.0))
 
 
 class Stage(NamedTuple):
@@ -97,8 +97,11 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
       guess: a formula to try first, or None.
       budget: limit on the number of fits.
     """
-    if guess is not None and reproduces(guess, target):
-        return [Attempt(guess)]
+    if guess is not None:
+        fits = (Attempt(fit(formula, target)) for formula in [guess])
+        for attempt in itertools.chain([Attempt(guess)], fits, _other_starts(target, guess)):
+            if reproduces(attempt.formula, target):
+                return [attempt]
     similar, count = similar_choices(target)
     attempts = [Attempt(choice.formula, choice.edits) for choice in similar]
     for attempt in attempts:
