@@ -151,6 +151,18 @@ def test_a_value_at_the_end_of_its_range_is_noted():
     assert not list(edges({"learning_rate": 0.05, "dropout": 0.2}, space))
 
 
+@pytest.mark.parametrize(("trials", "most"), [(7, "search at least 8"), (8, None)])
+def test_importance_needs_enough_trials(noise, tmp_path, trials, most):
+    given = ("--learning-rate", "0.02..0.05", "--rungs", "1,2", "--trials", trials, "--width", "64")
+    ended = succeed("search", noise, "-t", "y", *given, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "importance.png").exists() == (most is None)
+    assert ("too few to estimate how important the searched settings are" in ended.out) == (most is not None)
+    assert (most or "") in ended.out
+    correlation = re.search(r"scores with those after 2 epochs: \S+ after 1 epoch \((\d) trials\)", ended.out)
+    table = pd.read_csv(tmp_path / "run" / "search.csv")
+    assert (int(correlation[1]) if correlation else 2) == max(2, table["score_2"].notna().sum())
+
+
 def test_a_wide_range_without_log_is_noted(tmp_path):
     given = ("search", "digits", "--dropout", "0..0.5", "--weight-decay", "1e-4..1e-1:log", "--rungs", "0.01,0.02")
     assert "append :log" not in nnjax(*given).out

@@ -143,6 +143,16 @@ def test_a_stream_that_fails_drops_what_is_written(monkeypatch, error):
         assert not sys.stderr.isatty()
 
 
+def test_lines_to_a_pipe_are_written_as_they_come(monkeypatch):
+    read, write = os.pipe()
+    with os.fdopen(read) as reader, os.fdopen(write, "w", buffering=100) as writer:
+        monkeypatch.setattr(sys, "stderr", writer)
+        os.set_blocking(read, False)
+        with output.tolerant_output():
+            print("epoch 1/10", file=sys.stderr)
+            assert reader.readline() == "epoch 1/10\n"
+
+
 def test_streams_that_are_no_files_stay(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)

@@ -1,5 +1,6 @@
 """Plots: the axes show the data that was passed."""
 
+import re
 import subprocess
 import sys
 import zlib
@@ -505,6 +506,8 @@ def test_few_numbers_of_a_search_have_a_place_each():
     x = np.array(lines(axes)["1 epoch"])[:, 0]
     assert (np.round(x) == np.arange(9) % 3).all()
     assert len(np.unique(x)) == 9  # no point hides another one
+    assert re.fullmatch(r"width \(explains \d+ %\)", axes.get_xlabel())
+    assert plot.search(rows[:7], ["width"]).axes[0].get_xlabel() == "width"  # could be chance
 
 
 def test_importance_of_the_settings_of_a_search():
@@ -540,6 +543,8 @@ def test_the_variance_that_a_setting_explains():
     assert explained(np.linspace(0, 1, 80), np.exp(np.linspace(0, 1, 80))) > 0.9  # eight groups
     assert explained(x, np.exp(x + 0.5 * noise)) == pytest.approx(1.25 / (1.25 + 0.25), abs=0.1)
     assert explained(x, np.ones(80)) == 0
+    few = [explained(rng.uniform(size=8), rng.lognormal(size=8)) for rng in map(np.random.default_rng, range(50))]
+    assert np.median(few) < 0.2  # eight values of eight trials are two groups
 
 
 PICTURES = {

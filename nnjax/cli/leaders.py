@@ -109,5 +109,9 @@ def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
     scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in VALIDATION_SCORES if name in best)
     number = next((name[6:] for name in best if name.startswith("score_") and best[name] == best["score"]), "0")
-    epochs = "1 epoch" if number == "1" else f"{number} epochs"
-    return f"best score {format_score(best['score'])} after {epochs}{scores}"
+    return f"best score {format_score(best['score'])} after {in_epochs(float(number))}{scores}"
+
+
+def in_epochs(number: float) -> str:
+    """Return a number of epochs in words."""
+    return "1 epoch" if number == 1 else f"{number:g} epochs"

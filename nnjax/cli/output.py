@@ -68,7 +68,10 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _tolerant(stream: Any, descriptor: int) -> Any:
-    """Return a tolerant stream to the same file, or the stream itself if it has no file, as in a notebook."""
+    """Return a tolerant stream to the same file, or the stream itself if it has no file, as in a notebook.
+
+    Each line is written as soon as it is complete, also to a pipe or a file, so that progress can be followed.
+    """
     if stream is None:  # the descriptor was closed when Python started
         return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")
     try:
@@ -76,12 +79,11 @@ def _tolerant(stream: Any, descriptor: int) -> Any:
         raw = getattr(stream.buffer, "raw", stream.buffer)
     except (AttributeError, OSError, ValueError):
         return stream
-    return _text(raw, stream.encoding, line_buffering=stream.line_buffering)
+    return _text(raw, stream.encoding)
 
 
-def _text(raw: Any, encoding: str, *, line_buffering: bool = True) -> io.TextIOWrapper:
-    buffer = io.BufferedWriter(_Raw(raw))
-    return io.TextIOWrapper(buffer, encoding=encoding, errors=TRANSLITERATE, line_buffering=line_buffering)
+def _text(raw: Any, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedWriter(_Raw(raw)), encoding=encoding, errors=TRANSLITERATE, line_buffering=True)
 
 
 def _transliterate(error: UnicodeError) -> tuple[str, int]:

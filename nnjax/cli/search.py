@@ -176,7 +176,7 @@ def search_command(
     result = make_result(setup, outcome)
     path, _ = write_results(path, write, save_settings)
     _print_table(table, list(request.space))
-    print_result(result, table, resumed=resume is not None)
+    print_result(result, table, request.rungs, resumed=resume is not None)
     say(f"written to [bold]{escape(str(path))}[/] after {time.perf_counter() - began:.1f} s; see {run_folder.REPORT}")
     if result["best"] is None:
         raise typer.Exit(1)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from nnjax import plot
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.config import STRUCTURAL, SWEEPABLE
@@ -14,15 +12,16 @@ from nnjax.cli.history import VALIDATION_SCORES
 from nnjax.cli.html_report import SCORES
 from nnjax.cli.pictures import describe, main_score
 from nnjax.cli.search_request import OWN, Request
-from nnjax.cli.search_result import SearchResult, describe_members
+from nnjax.cli.search_result import SearchResult, describe_members, early_fidelity
 from nnjax.storage.atomic_write import write_file
+from nnjax.plot._trials import missing_for_importance
 from nnjax.storage.json_file import read_json
 
 MOST_ROWS = 200  # maximum number of trials in the table
 CAPTIONS = {
     "search": "The validation score of each trial against each setting; lower is better. Colours show after how many "
-    "epochs the trial ended. If the best trial (star) is at an end, extend the range. “explains” is the share of the "
-    "variance in the scores at the first comparison that the setting explains.",
+    "epochs the trial ended. If the best trial (star) is at an end, extend the range. If there are enough trials, "
+    "“explains” is the share of the variance in the scores at the first comparison that the setting explains.",
     "progress": "The validation scores in the order in which the trials began, and the lowest score so far. If the "
     "line still falls at the end, more trials may find a better setting.",
     "importance": "How much of the differences between the scores at the first comparison each setting explains alone. "
@@ -30,7 +29,6 @@ CAPTIONS = {
     "parallel": "Each line is a trial; dark lines have low scores. If dark lines meet at a value of an axis, this "
     "value is good for all values of the other settings.",
 }
-FEWEST_FOR_IMPORTANCE = 8  # minimum number of trials; with fewer, any importance could be chance
 
 
 class SearchSubject(NamedTuple):
@@ -78,7 +76,7 @@ def _figures(subject: SearchSubject) -> dict[str, Any]:
         "importance": plot.search_importance(table, names, context=context),
         "parallel": plot.parallel_coordinates(table, names, log, context=context),
     }
-    if sum(np.isfinite(row["score"]) for row in table) < FEWEST_FOR_IMPORTANCE:
+    if missing_for_importance(table, names):
         del figures["importance"]
     return figures
 
@@ -152,15 +150,16 @@ def _fidelity(subject: SearchSubject) -> list[str]:
     """Return the HTML of a table of rank correlations between early and final scores, and of the best trial's lead."""
     request, _, table, result = subject
     last = request.rungs[-1]
-    rows = []
-    for rung, value in zip(request.rungs, result["rank_correlations"], strict=False):
-        both = sum(np.isfinite(row[f"score_{rung:g}"]) and np.isfinite(row[f"score_{last:g}"]) for row in table)
-        rows.append([f"{rung:g}", html_page.number(value), f"{both:,}"])
+    rows = [
+        [f"{epochs:g}", html_page.number(correlation), f"{trials:,}"]
+        for epochs, correlation, trials in early_fidelity(result, table, request.rungs)
+    ]
     parts = []
     if rows:
         what = (
             f"Spearman's rank correlation between the scores at each rung and those after {last:g} epochs, over the "
-            "trials that have both. These are the best trials; over all trials, the correlation would be higher."
+            "trials that have both. If trials were stopped early, these are the best ones, and the correlation over all "
+            "trials may be higher. A dash means fewer than 3 trials, or equal scores."
         )
         parts = [html_page.table(["epochs", "correlation", "trials"], rows), html_page.paragraph(what, faint=True)]
     if (d := result["advantage"]) is not None:

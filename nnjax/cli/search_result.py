@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from rich.markup import escape
@@ -16,11 +16,13 @@ from nnjax.cli.baseline import baseline
 from nnjax.cli.config import REGRESSION_METRICS
 from nnjax.cli.console import format_score, note, say
 from nnjax.cli.evaluation import score_prediction, with_target_scores
+from nnjax.cli.leaders import in_epochs
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.report import describe_caution
 from nnjax.cli.run_folder import Scores
 from nnjax.cli.search_program import SearchSetup
 from nnjax.cli.sweep import shortest_number, train_command_of
+from nnjax.plot._trials import missing_for_importance
 from nnjax.storage.json_file import check_kind, read_json
 from nnjax.train.engine.search.selection import Selection
 from nnjax.train.space import Dimension, unit_of
@@ -94,7 +96,7 @@ def make_result(setup: SearchSetup, outcome: train.Search) -> SearchResult:
         "test": dict(scores),
         "ensemble": [member.trial for member in ensemble.members],
         "ensemble_test": dict(_scores(prepared, best.run, ensemble)),
-        "notes": list(_notes(setup, best, outcome.table[0], scores)),
+        "notes": list(_notes(setup, best, outcome.table, scores)),
         "command": _command(setup, best),
     }
     return result
@@ -116,26 +118,46 @@ def load_result(path: Path) -> SearchResult:
     return result
 
 
-def print_result(result: SearchResult, table: Sequence[Mapping[str, Any]], *, resumed: bool) -> None:
+class Fidelity(NamedTuple):
+    """Spearman's rank correlation between the scores at a rung and the final scores."""
+
+    epochs: float  # the rung
+    correlation: float | None  # None if it is undefined, as for fewer than 3 trials
+    trials: int  # number of trials that have both scores
+
+
+def early_fidelity(
+    result: SearchResult, table: Sequence[Mapping[str, Any]], rungs: Sequence[float]
+) -> Iterator[Fidelity]:
+    """Yield the rank correlation for each rung except the last."""
+    for rung, value in zip(rungs, result["rank_correlations"], strict=False):
+        both = sum(math.isfinite(row[f"score_{rung:g}"]) and math.isfinite(row[f"score_{rungs[-1]:g}"]) for row in table)
+        yield Fidelity(rung, None if value is None or not math.isfinite(value) else value, both)
+
+
+def print_result(
+    result: SearchResult, table: Sequence[Mapping[str, Any]], rungs: Sequence[float], *, resumed: bool
+) -> None:
     """Print the reliability of early scores, the test scores, the times, and the command that trains the best setting.
 
     Args:
       result: the content of RESULT.
       table: one row per trial.
+      rungs: the epochs after which trials are compared.
       resumed: True if the times are only those since the search was resumed.
     """
     if result["best"] is None:
         say("[bold yellow]all trials diverged[/]; search smaller learning rates, or add --clip 1")
         return
-    finished = sum(row["status"] == "finished" for row in table)
-    known = [value for value in result["rank_correlations"] if value is not None and math.isfinite(value)]
-    correlations = [f"{value:.2f}" for value in known]
-    if correlations:
-        say(
-            f"rank correlation of early scores with final scores, over the {finished} trials that have both: "
-            f"{', '.join(correlations)}"
-        )
-    elif result["rank_correlations"]:
+    fidelity = list(early_fidelity(result, table, rungs))
+    known = [
+        f"{correlation:.2f} after {in_epochs(epochs)} ({trials} trials)"
+        for epochs, correlation, trials in fidelity
+        if correlation is not None
+    ]
+    if known:
+        say(f"rank correlation of early scores with those after {in_epochs(rungs[-1])}: {', '.join(known)}")
+    elif fidelity:
         say("fewer than 3 trials have all scores, so it is unknown whether early scores predict final scores")
     if (d := result["advantage"]) is not None and d["low"] > 0:  # otherwise, `train.search` has warned
         interval = f"[{d['low']:.3g}, {d['high']:.3g}] (95 %, n = {d['n']})"
@@ -203,16 +225,17 @@ def edges(settings: Mapping[str, Any], space: Mapping[str, Dimension]) -> Iterat
 
 
 def _notes(
-    setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str, Any], scores: Mapping[str, float]
+    setup: SearchSetup, best: train.TrialNetwork, table: Sequence[Mapping[str, Any]], scores: Mapping[str, float]
 ) -> Iterator[str]:
-    """Yield notes on the best trial.
+    """Yield notes on the best trial and on the number of trials.
 
     Args:
       setup: the search.
       best: the network of the best trial.
-      row: the row of the best trial in the table.
+      table: one row per trial, the best first.
       scores: the test scores of the best trial.
     """
+    row, names = table[0], list(setup.request.space)
     if row.get("validation_r2", 1.0) <= 0:
         yield (
             f"the best trial has a validation R² of {row['validation_r2']:.4f}, so the mean of the target would be a "
@@ -222,6 +245,11 @@ def _notes(
     dataset = setup.prepared.dataset
     if caution := describe_caution(scores, len(dataset.test.x), named=dataset.rows is None, columns=False):
         yield caution
+    if more := missing_for_importance(table, names):
+        yield (
+            f"{len(table)} trials are too few to estimate how important the searched settings are; search at least "
+            f"{len(table) + more}"
+        )
     yield from _differences(setup, best, row)
 
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax.plot._style import WIDTH, legend_below, new_figure, shorten, style
-from nnjax.plot._trials import Rows, column_of, explained, jitter, log_axis, name_places, score_points, trials_of
+from nnjax.plot._trials import (
+    Rows,
+    column_of,
+    explained,
+    jitter,
+    log_axis,
+    missing_for_importance,
+    name_places,
+    score_points,
+    trials_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +31,8 @@ SPREAD = 0.5  # width of the horizontal jitter of equal values
 def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, context: str = "") -> Figure:
     """Plot the score of each trial against each setting; colours show how long the trial was trained.
 
-    Each panel states how much of the variance of the log score its setting explains. This uses the score at the first
-    rung, which all trials reach.
+    If there are at least 8 trials, and 3 for each setting, each panel states how much of the variance of the log score
+    its setting explains. This uses the score at the first rung, which all trials reach.
 
     Args:
       table: The table in the result of `train.search`.
@@ -33,11 +43,12 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
     Raises:
       ValueError: if there are no settings or no trials.
 
-    >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(4)]
+    >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(9)]
     >>> [axes.get_xlabel() for axes in plot.search(rows, ["rate"], log=["rate"]).axes]
-    ['rate (explains 100 %)']
+    ['rate (explains 64 %)']
     """
     trials = trials_of("search", table, names)
+    too_few = missing_for_importance(table, names) > 0
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     figure = new_figure(
@@ -52,8 +63,8 @@ def search(table: Rows, names: Sequence[str], log: Sequence[str] = (), *, contex
             score_points(axes, x, trials)
             if name in log:
                 log_axis(axes, x, "x")
-        share = 100 * explained(x, trials.early)
-        axes.set(xlabel=f"{shorten(name.replace('_', ' '), 26)} (explains {share:.0f} %)", ylabel="score")
+        share = "" if too_few else f" (explains {100 * explained(x, trials.early):.0f} %)"
+        axes.set(xlabel=f"{shorten(name.replace('_', ' '), 26)}{share}", ylabel="score")
         style(axes)
         if labels:
             axes.grid(visible=False, axis="x")

@@ -32,9 +32,9 @@ def search_importance(table: Rows, names: Sequence[str], *, context: str = "") -
     Raises:
       ValueError: if there are no settings or no trials.
 
-    >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(4)]
+    >>> rows = [{"trial": i, "rate": 10.0**-i, "score": i + 1.0, "epochs": 1.0, "score_1": i + 1.0} for i in range(9)]
     >>> [text.get_text() for text in plot.search_importance(rows, ["rate"]).axes[0].texts]
-    ['100 %']
+    ['64 %']
     """
     trials = trials_of("search_importance", table, names)
     places = [column_of(table, name).x for name in names]

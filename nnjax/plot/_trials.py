@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FEW = 6  # up to this many distinct numbers are drawn at evenly spaced positions, like strings
 GROUPS = 8  # largest number of groups for the explained variance
+LEAST_TRIALS = 8  # with fewer trials, a setting without any effect often explains most of the variance
 GOLDEN = 0.6180339887  # multiples of the golden ratio are evenly distributed modulo 1
 Rows = Sequence[Mapping[str, Any]]
 
@@ -70,8 +71,8 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
 
         1 - [Σ_g Σ_{i in g} (s_i - mean_g)² / (n - groups)] / [Σ_i (s_i - mean)² / (n - 1)],   clipped to [0, 1]
 
-    A group holds trials with equal values or, if the setting has more than 8 values, with similar values. If any score
-    is ≤ 0, s is the score itself instead of its logarithm.
+    A group holds trials with equal values or, if there are more than 8 values or fewer than two trials for each, with
+    similar values. If any score is ≤ 0, s is the score itself instead of its logarithm.
     """
     good = np.isfinite(x) & np.isfinite(score)
     x, score = x[good], score[good]
@@ -79,14 +80,26 @@ def explained(x: np.ndarray, score: np.ndarray) -> float:
         return 0.0
     s = np.log(score) if score.min() > 0 else score
     distinct, place = np.unique(x, return_inverse=True)
-    groups = min(GROUPS, max(2, len(x) // 4)) if len(distinct) > GROUPS else len(distinct)
-    group = np.argsort(np.argsort(x, kind="stable")) * groups // len(x) if len(distinct) > GROUPS else place
+    merged = len(distinct) > min(GROUPS, len(x) // 2)
+    groups = min(GROUPS, max(2, len(x) // 4)) if merged else len(distinct)
+    group = np.argsort(np.argsort(x, kind="stable")) * groups // len(x) if merged else place
     total = ((s - s.mean()) ** 2).sum()
     inside = sum(((s[group == g] - s[group == g].mean()) ** 2).sum() for g in range(groups))
     if total == 0:
         return 0.0
     free = (len(x) - 1) / max(1, len(x) - groups)
     return float(np.clip(1 - inside / total * free, 0, 1))
+
+
+def missing_for_importance(table: Rows, names: Sequence[str]) -> int:
+    """Return how many more trials are needed to estimate the importance of the settings: 8, or 3 for each setting.
+
+    >>> from nnjax.plot._trials import missing_for_importance
+    >>> missing_for_importance([{"trial": 0, "score": 1.0, "epochs": 1.0, "score_1": 1.0}], ["rate", "width"])
+    7
+    """
+    scored = int(np.isfinite(trials_of("search", table, names).early).sum())
+    return max(0, max(LEAST_TRIALS, 3 * len(names)) - scored)
 
 
 def jitter(trial: np.ndarray, spread: float) -> np.ndarray:
