@@ -45,6 +45,7 @@ def files(tmp_path_factory):
     """A folder of tables as people have them."""
     folder = tmp_path_factory.mktemp("files")
     write_wine(folder / "wine.csv")
+    (folder / "data.txt").write_text("a,y\n1,2\n")
     diabetes = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression [mg]"})
     diabetes.to_csv(folder / "diabetes.csv", index=False)
     images = load_digits()
@@ -456,7 +457,8 @@ SETTINGS = {
     ("--anyway",): "--anyway applies only with --resume",
 }
 PLACES = {
-    ("digit",): r"unknown data set 'digit' \(did you mean 'digits'\?\)",
+    ("digit",): r"nnjax train: unknown data set 'digit' \(did you mean 'digits'\?\).* must end in .csv,",
+    ("{files}/data.txt", "--target", "y"): "data.txt: the name of a table must end in .csv, .tsv, .*; rename the file",
     ("nowhere.csv", "--target", "y"): r"no file .*nowhere.csv",
     (
         "{files}/wine.csv",

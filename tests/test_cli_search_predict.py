@@ -101,6 +101,15 @@ MISTAKES = {
 }
 
 
+def test_a_class_of_one_row_is_noted(wine, tmp_path):
+    frame = pd.read_csv(wine[0])
+    frame.loc[0, "target"] = "once"
+    frame.to_csv(tmp_path / "wine.csv", index=False)
+    out = succeed("search", tmp_path / "wine.csv", "-t", "target", *SPACE, *SMALL, "--plan").out
+    assert "classes in no test row, so it is unknown how well they are predicted: 'once' (1 row)" in out
+    assert "note classes with a single row besides the test rows: 'once'; the fold that is scored on this row" in out
+
+
 @pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))
 def test_mistakes_with_folds(wine, given, message):
     assert_mistake(nnjax("search", wine[0], "-t", "target", *SPACE, *given), message)

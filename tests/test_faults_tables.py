@@ -1,5 +1,6 @@
 """Tables that were misread, or that made files lose numbers: each row of a table here is an input and its outcome."""
 
+import csv
 import json
 import math
 import os
@@ -152,7 +153,7 @@ REFUSED = {  # a whole CSV file, and the message
         "column 'c': 5 values are missing, the first in line 2.*keeps words such as NA",
     ),
     "one class": ("b,t\n" + "1,yes\n2,yes \n" * 5, "only one class, 'yes'"),
-    "two columns of a name": ("a,a,t\n1,2,3\n", "two columns are named 'a'; rename or drop one of them"),
+    "two columns of a name": ("a,a,t\n1,2,3\n", "two columns are named 'a'; rename one of them, or drop all columns"),
     "two columns of a name and spaces": ("a, a ,t\n1,2,3\n", "two columns are named 'a'"),
     "a name that a nameless column gets": ("Unnamed: 1,,t\n1,2,3\n", "two columns are named 'Unnamed: 1'"),
     "large integers as feature": (
@@ -165,6 +166,10 @@ REFUSED = {  # a whole CSV file, and the message
     "text after a quote": ('a,t\n1,"x"y\n', "line 2: ',' expected after '\"'"),
     "infinity": ("a,t\n" + "inf,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
     "beyond float64": ("a,t\n" + "1e999,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
+    "another separator": (
+        "a^t\n" + "1^x\n2^y\n" * 5,
+        r"a single column, 'a\^t'; .* name it with --sep, or sep= in Python",
+    ),
     "line between rows of one column": ("a\n1\n\n2\n", "name the target"),
 }
 
@@ -174,6 +179,17 @@ def test_refused_tables(tmp_path, text, message):
     path = write(tmp_path / "t.csv", text)
     with pytest.raises(ValueError, match=message):
         data.load(str(path), target=None if "name the target" in message else "t")
+
+
+def test_columns_that_are_dropped_may_share_a_name_and_be_long(tmp_path):
+    rows = [f"1,2,{'long ' * 30_000},{i},{'pq'[i % 2]}\n" for i in range(8)]  # longer than 2**17 characters
+    path, limit = write(tmp_path / "t.csv", "a,a,text,b,t\n" + "".join(rows)), csv.field_size_limit()
+    loaded = data.load(str(path), target="t", drop=["a", "text"])
+    assert [column.name for column in loaded.table.columns] == ["b"]
+    assert csv.field_size_limit() == limit
+    assert equal(read_new_rows(path, loaded.table).frame["b"], list(range(8)))
+    with pytest.raises(ValueError, match=r"two columns are named 'a'; rename one of them$"):
+        read_new_rows(path, loaded.table, keep=["a"])
 
 
 def test_an_empty_line_in_a_file_of_one_column_is_a_missing_value(tmp_path):

@@ -40,6 +40,7 @@ FILES = {  # the name of the file, and its bytes
     "bar": ("t.csv", PLAIN.to_csv(index=False, sep="|").encode()),
     "compressed": ("t.csv.gz", gzip.compress(PLAIN.to_csv(index=False).encode())),
     "Unicode text of Excel": ("t.csv", PLAIN.to_csv(index=False, sep="\t").encode("utf-16")),
+    "Excel with the separator": ("t.csv", b"sep=;\r\n" + PLAIN.to_csv(index=False, sep=";", decimal=",").encode()),
     "spaces": ("t.csv", PLAIN.to_csv(index=False, sep=" ").encode()),
     "aligned with spaces": ("t.csv", (PLAIN.to_string(index=False) + "\n").encode()),
     "commas in strings": ("t.csv", PLAIN.assign(t='"a, b"').to_csv(index=False, sep=";").encode()),
@@ -254,6 +255,10 @@ def test_rules_for_missing_values(tmp_path):
     loaded = {rule: data.load(tmp_path / "t.csv", target="t", missing=rule) for rule in ("drop", "mean", "median")}
     assert len(loaded["drop"].train.x) + len(loaded["drop"].test.x) == N - 3
     assert loaded["drop"].notes == (f"left out: 3 of {N} rows, which have a missing value",)
+    assert loaded["median"].notes == (
+        "missing values filled with the median: a (2)",
+        "missing values filled with the average of all categories: c (2)",
+    )
     known = GAPS["a"][loaded["mean"].rows].dropna()
     assert loaded["mean"].table.fill[0] == pytest.approx(known.mean())
     assert loaded["median"].table.fill[0] == pytest.approx(known.median())
@@ -262,7 +267,7 @@ def test_rules_for_missing_values(tmp_path):
     np.testing.assert_allclose(x[3, 0] * table.std[0] + table.mean[0], known.median(), rtol=1e-5)
     np.testing.assert_allclose(x[7, 1:], 0, atol=0.2)  # the average of the categories
     loaded = data.load(tmp_path / "t.csv", target="t", missing="category")
-    assert loaded.notes == ("missing strings are a category: c", "missing values filled (category): a (2)")
+    assert loaded.notes == ("missing strings are a category: c", "missing values filled with the median: a (2)")
     own = loaded.table
     assert own.columns[1].categories == ["", "u", "v", "w"]
     assert (own.features(GAPS)[[4, 7]][:, 1] > 1).all()
@@ -280,6 +285,13 @@ def test_rows_without_a_target_are_left_out(tmp_path):
     assert loaded.notes == (f"left out: 1 of {N} rows, which have no target",)
     assert 0 not in loaded.rows
     assert max(loaded.rows) > N - 10
+
+
+def test_a_class_of_one_row_is_noted(tmp_path):
+    path = write(tmp_path / "t.csv", "a,t\n" + rows(A, ["once", *LABELS[1:]]))
+    note = "classes in no test row, so it is unknown how well they are predicted: 'once' (1 row)"
+    assert data.load(path, target="t").notes == (note,)
+    assert data.load(write(tmp_path / "t.csv", "a,t\n" + rows(A, LABELS)), target="t").notes == ()
 
 
 def test_declared_missing_texts_and_rare_texts(tmp_path):
@@ -304,6 +316,12 @@ def test_numbers_with_a_word_for_missing_among_them_are_warned_of(tmp_path):
     path = write(tmp_path / "t.csv", "power,a,t\n" + rows(power, A, LABELS))
     with pytest.warns(UserWarning, match=r"column 'power' is read as text: 39 of 40 .* '\?' in line 41 .* --na '\?'"):
         assert len(data.load(path, target="t").table.columns[0].categories) == 16
+    path = write(tmp_path / "t.csv", "power,a,t\n" + rows(["n/a", *power[1:]], A, LABELS))
+    text = r"1 value is missing, the first in line 2; 38 of 39 values are numbers, but '\?' in line 41 is not; missing="
+    with pytest.raises(data.TableError, match=text) as caught:
+        data.load(path, target="t")
+    assert "na=['?'] declares" in str(caught.value)
+    assert "categorical" not in str(caught.value)
     declared = data.load(path, target="t", na=["?"], missing="mean").table
     assert declared.columns[0].kind == "number"
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.markup import escape
 
-from nnjax import data, metrics
+from nnjax import checks, data, metrics
 from nnjax.cli.config import Config, fit_batch, make_run, with_defaults
 from nnjax.cli.console import option_name, quote, say
 from nnjax.data import Data, Dataset, SplitError, TableError
@@ -19,7 +19,7 @@ from nnjax.data._idx import DIRECTORY
 from nnjax.data._load import NAMES, load_with
 from nnjax.data._load_table import TableOptions
 from nnjax.data._problems import Remedy, describe
-from nnjax.data._read_table import is_table_file
+from nnjax.data._read_table import SUFFIXES, is_table_file
 from nnjax.data.table import Table, Task
 from nnjax.storage.paths import as_path
 from nnjax.train.run import Run
@@ -74,6 +74,11 @@ def check_data_options(command: str, name: str | None, option_names: set[str], *
         raise ValueError("--anyway applies only with --resume")
     if "data_dir" in option_names and name != "fashion-mnist":
         raise ValueError(f"--data-dir applies only to fashion-mnist, not to {name}; omit it")
+    if name not in NAMES and not is_table_file(name) and not as_path(name).is_file():
+        try:
+            checks.one_of(f"nnjax {command}", "data set", name, NAMES)
+        except ValueError as error:
+            raise ValueError(f"{error}; the name of a file must end in {', '.join(SUFFIXES)}") from None
     own = {
         "target": "labels as its target", "task": "labels as its target", "test_share": "its own test part",
         "categorical": "no categories", "drop": "no columns", "missing": "no missing values", "na": "no missing values",

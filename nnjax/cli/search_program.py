@@ -17,6 +17,7 @@ from nnjax.cli.console import note
 from nnjax.cli.prepare import Prepared, prepare, with_defined_scores
 from nnjax.cli.search_request import Request, default_rungs, parse_request, wide_linear_ranges
 from nnjax.cli.sweep import make_swept_run
+from nnjax.data.table import list_names
 from nnjax.train.engine.ensemble import Strategy
 from nnjax.train.engine.search.decisions import Decisions, Scored, decide
 from nnjax.train.engine.search.draws import key_words
@@ -84,6 +85,8 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
     n = len(prepared.training.x)
     if folds is not None and folds > n:
         raise ValueError(f"--folds {folds}: must be in 2 … {n}, the number of rows without the test rows")
+    if folds is not None and (text := describe_single_rows(prepared)):
+        note(text)
     rows = n if folds is None else n - math.ceil(n / folds)
     searched = "batch_size" in request.space
     config = config if searched else fit_batch(config, rows)
@@ -91,6 +94,21 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
     complete = {**settings, "strategy": strategy, "rungs": settings["rungs"] or default_rungs(default or 0)}
     complete |= {} if searched else {"batch_size": str(config.batch_size)}
     return SearchSetup(complete, parse_request(complete), prepared)
+
+
+def describe_single_rows(prepared: Prepared) -> str:
+    """Return a note on classes with a single row besides the test rows, or "" if there are none."""
+    table = prepared.dataset.table
+    if table.task != "classification":
+        return ""
+    counts = np.bincount(np.asarray(prepared.training.y), minlength=len(table.classes))
+    single = [repr(name) for name, count in zip(table.classes, counts, strict=True) if count == 1]
+    if not single:
+        return ""
+    return (
+        f"classes with a single row besides the test rows: {list_names(single)}; the fold that is scored on this row "
+        "does not train on the class"
+    )
 
 
 def make_folds(setup: SearchSetup) -> train.Folds | None:

@@ -13,8 +13,8 @@ from nnjax.cli.html_report import SCORES
 from nnjax.cli.pictures import describe, main_score
 from nnjax.cli.search_request import OWN, Request
 from nnjax.cli.search_result import SearchResult, describe_members, early_fidelity
-from nnjax.storage.atomic_write import write_file
 from nnjax.plot._trials import missing_for_importance
+from nnjax.storage.atomic_write import write_file
 from nnjax.storage.json_file import read_json
 
 MOST_ROWS = 200  # maximum number of trials in the table
@@ -158,8 +158,8 @@ def _fidelity(subject: SearchSubject) -> list[str]:
     if rows:
         what = (
             f"Spearman's rank correlation between the scores at each rung and those after {last:g} epochs, over the "
-            "trials that have both. If trials were stopped early, these are the best ones, and the correlation over all "
-            "trials may be higher. A dash means fewer than 3 trials, or equal scores."
+            "trials that have both. If trials were stopped early, these are the best ones, and the correlation over "
+            "all trials may be higher. A dash means fewer than 3 trials, or equal scores."
         )
         parts = [html_page.table(["epochs", "correlation", "trials"], rows), html_page.paragraph(what, faint=True)]
     if (d := result["advantage"]) is not None:

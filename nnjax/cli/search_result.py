@@ -131,7 +131,9 @@ def early_fidelity(
 ) -> Iterator[Fidelity]:
     """Yield the rank correlation for each rung except the last."""
     for rung, value in zip(rungs, result["rank_correlations"], strict=False):
-        both = sum(math.isfinite(row[f"score_{rung:g}"]) and math.isfinite(row[f"score_{rungs[-1]:g}"]) for row in table)
+        both = sum(
+            math.isfinite(row[f"score_{rung:g}"]) and math.isfinite(row[f"score_{rungs[-1]:g}"]) for row in table
+        )
         yield Fidelity(rung, None if value is None or not math.isfinite(value) else value, both)
 
 

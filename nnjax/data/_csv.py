@@ -7,7 +7,8 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
@@ -35,6 +36,7 @@ class Fields(NamedTuple):
     columns: dict[str, np.ndarray]  # (rows,) strings
     lines: np.ndarray  # (rows,) the line on which each row begins, counted from 1
     separator: str
+    repeated: frozenset[str] = frozenset()  # names of several columns; `columns` holds the last one of each
 
 
 def read_csv(path: Path, separator: str | None = None) -> Fields:
@@ -42,12 +44,13 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
 
     Args:
       path: path of the file, in UTF-8, in UTF-16 with a byte-order mark, or else in Windows-1252.
-      separator: the character between two fields; None detects a comma, semicolon, tab, vertical bar or spaces.
+      separator: the character between two fields; None reads it from a first line such as sep=; or detects a comma,
+        semicolon, tab, vertical bar or spaces.
 
     Raises:
       FileNotFoundError, OSError: if the file does not exist or cannot be opened.
-      ValueError: if the file is damaged, is not CSV or has no header, if the number of values in a row is wrong, or if
-        two columns have the same name; the message gives the path.
+      ValueError: if the file is damaged, is not CSV or has no header, or if the number of values in a row is wrong; the
+        message gives the path.
 
     Warns:
       UserWarning: if the file is read as Windows-1252.
@@ -74,12 +77,15 @@ def read_csv(path: Path, separator: str | None = None) -> Fields:
 
 
 def _read(path: Path, separator: str | None, encoding: str) -> Fields:
-    with _open(path) as opened, io.TextIOWrapper(opened, encoding=encoding, newline="") as text:
+    with _long_fields(), _open(path) as opened, io.TextIOWrapper(opened, encoding=encoding, newline="") as text:
         counter = _Lines()
         try:
             start = text.read(SNIFFED)
             text.seek(0)
-            separator = separator or _find_separator(start, path)
+            if first := re.match(r'"?sep=(.)"?[\r\n]', start, re.IGNORECASE):  # Excel's line that names the separator
+                text.readline()
+                counter.done = 1
+            separator = separator or (first[1] if first else _find_separator(start, path))
             lines = counter.mark(text, separator)
             rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator not in "\t ", strict=True)
             names = _names(path, next(rows, []))
@@ -91,7 +97,25 @@ def _read(path: Path, separator: str | None, encoding: str) -> Fields:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.array([], STRINGS)] * len(names)
-    return Fields(dict(zip(names, columns, strict=True)), np.array(counter.starts, np.int64), separator)
+    repeated = frozenset(name for name, count in Counter(names).items() if count > 1)
+    return Fields(dict(zip(names, columns, strict=True)), np.array(counter.starts, np.int64), separator, repeated)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Allow fields as long as the longest line inside the block; Python's own limit is 131,072 characters."""
+    limit = csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def check_unique(path: Path, fields: Fields, used: Collection[str], remedy: str) -> None:
+    """Check that no name of a used column is repeated; the message ends with the remedy."""
+    for name in fields.columns:
+        if name in fields.repeated and name in used:
+            raise ValueError(f"{path}: two columns are named {name!r}; {remedy}")
 
 
 @contextmanager
@@ -201,11 +225,6 @@ def _names(path: Path, header: list[str]) -> list[str]:
         raise _RowError(f"a name of {max(map(len, header)):,} characters, at most {LONGEST_NAME:,} are read")
     names = [name.lstrip(MARK).strip() or f"Unnamed: {i}" for i, name in enumerate(header)]
     _check_header(path, names)
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"{path}: two columns are named {name!r}; rename or drop one of them")
-        seen.add(name)
     return names
 
 

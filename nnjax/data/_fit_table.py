@@ -62,7 +62,11 @@ def find_problems(
             remedies: Any = ("target", *words) if name in targets else ("missing", *words, "drop")
             if gaps.all():
                 remedies = () if name in targets else ("drop",)
-            problems.append(missing_values(name, gaps, line)._replace(remedies=remedies))
+            problem = missing_values(name, gaps, line)._replace(remedies=remedies)
+            if words and not gaps.all() and (nearly := nearly_numbers(name, values, line)) is not None:
+                remedies = tuple("na" if remedy == "words" else remedy for remedy in remedies)
+                problem = nearly._replace(text=f"{problem.text}; {nearly.text}", remedies=remedies)
+            problems.append(problem)
         elif is_numeric(values):
             if name not in targets or values.dtype.kind == "f":  # integer targets may be class labels of any size
                 problems += _number_problems(name, values, line)

@@ -13,7 +13,7 @@ from nnjax.data._idx import read_fashion_mnist
 from nnjax.data._kinds import Column
 from nnjax.data._load_table import Dataset, TableOptions, load_table
 from nnjax.data._numbers import Decimal
-from nnjax.data._read_table import is_table_file
+from nnjax.data._read_table import SUFFIXES, is_table_file
 from nnjax.data._transfers import allow_transfers
 from nnjax.data.table import Missing, Table, Task
 from nnjax.storage.paths import as_path
@@ -122,6 +122,8 @@ def load_with(name: Any, data_dir: str | Path | None, options: TableOptions) -> 
         return _images((train_x, train_y), (test_x, test_y), 255, list(CLOTHES))
     path = as_path(name)
     if not is_table_file(path.name):
+        if path.is_file():
+            raise ValueError(f"{path}: the name of a table must end in {', '.join(SUFFIXES)}; rename the file")
         checks.one_of("load", "data set", str(name), NAMES)
     return load_table(path, options)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax import checks
-from nnjax.data._csv import split_names
+from nnjax.data._csv import quote, split_names
 from nnjax.data._fit_table import choose_task, find_problems, fit_table, nearly_numbers
 from nnjax.data._frame import missing_rows
 from nnjax.data._kinds import Kind
@@ -24,6 +24,7 @@ from nnjax.types import Data
 
 MISSING_RULES = ("error", "drop", "mean", "median", "category")
 LEAST_ROWS = 5
+AVERAGE = "the average of all categories"
 FEW_TEXTS = 10  # columns with at most this many distinct strings may contain codes such as 01, 1 and A
 
 
@@ -78,7 +79,9 @@ def load_table(source: Any, options: TableOptions) -> Dataset:
     place = str(source) if is_file else "the table"
     kinds: dict[str, Kind] = {**options.kinds, **dict.fromkeys(options.categorical, "category")}
     if is_file:
-        raw = read_table(source, kinds=kinds, separator=options.separator, decimal=options.decimal, na=options.na)
+        raw = read_table(
+            source, kinds=kinds, separator=options.separator, decimal=options.decimal, na=options.na, drop=options.drop
+        )
     else:
         raw = in_memory(source, kinds)
         for name in options.categorical:
@@ -94,6 +97,12 @@ def load_table(source: Any, options: TableOptions) -> Dataset:
 def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) -> list[str]:
     """Return the names of the columns to predict."""
     target = options.target
+    alone = raw.lines is not None and len(raw.frame) == 1 and options.separator is None
+    if alone and target is not None and target not in raw.frame:
+        raise ValueError(
+            f"{place} has a single column, {quote(next(iter(raw.frame)))}; if another character separates the columns, "
+            "name it with --sep, or sep= in Python"
+        )
     if target is None and is_npz:
         if "y" not in raw.frame:
             raise ValueError(f"{place}: an array named y is missing, with one entry per row of x")
@@ -114,7 +123,7 @@ def _targets(place: str, raw: RawTable, options: TableOptions, *, is_npz: bool) 
         )
     regression = options.task == "regression" or len(names) > 1
     if regression and (both := [name for name in names if name in options.categorical]):
-        raise ValueError(f"load: the target {both[0]!r} of a regression cannot be categorical; omit one of the two")
+        raise ValueError(f"{place}: the target {both[0]!r} of a regression cannot be categorical; omit one of the two")
     return names
 
 
@@ -123,7 +132,7 @@ def _without(raw: RawTable, place: str, drop: Sequence[str], targets: Sequence[s
     for name in drop:
         check_column(place, "column to drop", name, raw.frame)
         if name in targets:
-            raise ValueError(f"load: the target {name!r} cannot be dropped")
+            raise ValueError(f"{place}: the target {name!r} cannot be dropped")
     reason = describe_index(raw.frame)
     if reason is not None and UNNAMED not in (*targets, *drop):
         warnings.warn(f"{place}: the first column has no name and {reason}, so it is left out", stacklevel=5)
@@ -155,6 +164,8 @@ def _encode(raw: RawTable, place: str, targets: list[str], options: TableOptions
         for warning in (*_nearly_numbers(raw), *warnings_about(frame, table, lines)):
             warnings.warn(f"{place}: {warning}", stacklevel=5)
     notes += _column_notes(frame, table)
+    if classify:
+        notes += _class_notes(table, y[parts[0]], y[parts[1]])
     train, test = (Data(jnp.asarray(x[part]), jnp.asarray(y[part])) for part in parts)
     return Dataset(train, test, table, why, rows[parts[0]], tuple(notes), None if lines is None else lines[parts[0]])
 
@@ -205,6 +216,26 @@ def _column_notes(frame: Mapping[str, np.ndarray], table: Table) -> Iterator[str
     if extra:
         yield f"missing strings are a category: {list_names(extra)}"
     gaps = [] if table.fill is None else table.gaps(frame)
-    filled = [f"{gap.problem.column} ({len(gap.rows):,})" for gap in gaps if not gap.unknown]
-    if filled:
-        yield f"missing values filled ({table.missing}): {list_names(filled)}"
+    kinds = {column.name: column.kind for column in table.columns}
+    median = "the median" if table.missing in ("median", "category") else "the mean"
+    fillings = {"number": median, "date": "the mean", "text": AVERAGE, "category": AVERAGE}
+    filled: dict[str, list[str]] = {}
+    for gap in gaps:
+        if not gap.unknown:
+            name = gap.problem.column
+            filled.setdefault(fillings[kinds[name]], []).append(f"{name} ({len(gap.rows):,})")
+    for filling, names in filled.items():
+        yield f"missing values filled with {filling}: {list_names(names)}"
+
+
+def _class_notes(table: Table, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
+    """Yield a note on the classes that no test row has; at least one row of each class is a training row."""
+    count = len(table.classes)
+    rows, tested = np.bincount(train, minlength=count), np.bincount(test, minlength=count)
+    missing = [
+        f"{name!r} ({rows[i]} {'row' if rows[i] == 1 else 'rows'})"
+        for i, name in enumerate(table.classes)
+        if not tested[i]
+    ]
+    if missing:
+        yield f"classes in no test row, so it is unknown how well they are predicted: {list_names(missing)}"

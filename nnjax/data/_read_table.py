@@ -43,6 +43,7 @@ def read_table(
     separator: str | None = None,
     decimal: Decimal | None = None,
     na: Collection[str] = (),
+    drop: Collection[str] = (),
 ) -> RawTable:
     """Read a CSV file with a header, a Parquet file, or an NPZ file, and detect the kinds of its columns.
 
@@ -55,9 +56,11 @@ def read_table(
       separator: the separator of a CSV file; None detects it.
       decimal: the decimal separator of a CSV file; None detects it.
       na: strings of a CSV file that mark missing values, in addition to the usual ones.
+      drop: columns that will be left out, whose names may be repeated in a CSV file.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: if the file does not exist or cannot be read; the message gives the path.
+      FileNotFoundError, OSError: if the file does not exist or cannot be opened.
+      ValueError: if the file cannot be read, or if two columns have the same name; the message gives the path.
       ModuleNotFoundError: if pandas or pyarrow, which Parquet files need, is not installed.
     """
     if not _is_csv(path):
@@ -65,6 +68,8 @@ def read_table(
         _check_columns(path, "categorical column", kinds, frame)
         return in_memory(frame, kinds)
     fields = _csv.read_csv(path, separator)
+    used = set(fields.columns) - set(drop)
+    _csv.check_unique(path, fields, used, "rename one of them, or drop all columns of this name")
     texts = _without(fields.columns, na)
     _check_columns(path, "categorical column", kinds, texts)
     with checks.located(f"in {path}"):
@@ -98,6 +103,8 @@ def read_new_rows(
         _check_columns(path, "column to keep", keep, frame)
         return in_memory(frame, {})._replace(extra={name: np.asarray(frame[name]) for name in keep})
     fields = _csv.read_csv(path, separator)
+    used = {*(column.name for column in table.columns), *table.target_names, *keep}
+    _csv.check_unique(path, fields, used, "rename one of them")
     texts, line = _without(fields.columns, table.na or ()), line_numbers(fields.lines)
     _check_columns(path, "column to keep", keep, texts)
     columns = [column for column in table.columns if column.name in texts]
