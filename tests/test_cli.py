@@ -494,7 +494,12 @@ PLACES = {
     ("fashion-mnist", "--data-dir", "/nowhere"): "Fashion-MNIST was not found in /nowhere.*apt-get install",
     ("digits", "--out", "{files}/wine_run"): "wine_run already holds a run; choose another folder with --out",
     ("digits", "--out", "{files}/wine.csv"): r"wine.csv is a file; choose a folder with --out",
-    ("digits", "--out", "{files}/wine.csv/run"): "Not a directory",
+    (
+        "digits",
+        "--out",
+        "{files}/wine.csv/run",
+    ): "wine.csv/run cannot be written to: Not a directory; choose another folder with --out",
+    ("digits", "--out", "/proc/run"): "/proc/run cannot be written to: .*; choose another folder with --out",
 }
 
 
@@ -556,6 +561,14 @@ def test_predict_for_a_table_that_does_not_fit(files, wine, tmp_path, change, me
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_predict_for_the_training_file_has_a_note(files, wine, tmp_path):
+    frame, text = pd.read_csv(files / "wine.csv"), "note most rows of this file were used in training"
+    ended = succeed("predict", wine[0], files / "wine.csv", "--out", tmp_path / "p.csv")
+    assert text in ended.out
+    frame.iloc[:9].to_csv(tmp_path / "new.csv", index=False)
+    assert text not in succeed("predict", wine[0], tmp_path / "new.csv", "--out", tmp_path / "p.csv").out
+
+
 def test_predict_for_images_of_another_size(digits, tmp_path):
     np.savez(tmp_path / "big.npz", x=np.zeros((3, 28, 28)))
     assert_mistake(
@@ -585,8 +598,13 @@ def test_predict_with_a_folder_that_is_no_run(files, wine, tmp_path):
 
 def test_predict_with_files_and_folders_that_are_not_there(files, wine, tmp_path):
     assert_mistake(nnjax("predict", wine[0], "nowhere.csv"), r"no file nowhere.csv")
+    assert_mistake(nnjax("predict", wine[0], "digits"), "predict needs a file of new rows, not the data set 'digits'")
+    far = "unknown column to keep 'nme'; known names are"  # similar to nothing
+    assert_mistake(nnjax("predict", wine[0], files / "wine.csv", "--keep", "nme"), f".*{far}")
     ended = nnjax("predict", wine[0], files / "wine.csv", "--out", tmp_path / "nowhere" / "p.csv")
-    assert_mistake(ended, r".*\n  while writing \d+ bytes to .*nowhere/p.csv")
+    assert_mistake(ended, "--out .*nowhere/p.csv: the folder .*nowhere does not exist or is not writable; create it")
+    ended = nnjax("verify", wine[0], "--plot", tmp_path / "nowhere" / "p.png")
+    assert_mistake(ended, "--plot .*nowhere/p.png: the folder .* does not exist")
 
 
 def test_a_warning_is_a_line_and_a_mistake_no_traceback_in_a_process_of_its_own(files, tmp_path):

@@ -97,7 +97,7 @@ def test_the_scores_are_those_of_the_averaged_probabilities(digits):
     assert ended.out.count("(averaged prediction of 3)") == 1
     assert f"mean uncertainty {parts['total']:.4f} nats = {parts['aleatoric']:.4f} aleatoric" in ended.out
     assert "3 networks, strategy map" in ended.out
-    assert re.match(r"epoch 2/2  loss \d", ended.err.splitlines()[-1])
+    assert re.match(r"epoch 2/2  mean of \d+ networks: loss \d", ended.err.splitlines()[-1])
 
 
 def test_metrics_are_a_row_for_each_member_and_epoch(digits):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from runs import assert_mistake, nnjax, read_json, succeed
+from runs import assert_mistake, nnjax, read_json, succeed, with_warnings
 from sklearn.datasets import load_diabetes
 
 from nnjax import train
@@ -58,7 +58,12 @@ def test_a_search_writes_all_trials_best_first(search):
     best = table.iloc[0]
     assert re.search(f"{best['learning_rate']:.4g} .* {best['score']:.4f} ", ended.out)
     assert "10 of 10 trials have ended  best score" in ended.err
-    assert re.findall(r"test scores of the ([^(]*?)(?: \(.*\))?: loss ", ended.out) == ["best setting", "ensemble of 5"]
+    assert "all 10 trials, also in search.csv" in ended.out
+    assert "test scores of the best setting: loss " in ended.out
+    trials = read_json(path / "result.json")["ensemble"]
+    alone = f"the ensemble is trial {best['trial']} alone" in ended.out
+    assert alone == (set(trials) == {best["trial"]})
+    assert alone or "test scores of the ensemble of 5 (" in ended.out
 
 
 def test_the_command_it_ends_with_trains_to_the_same_scores(search, tmp_path):
@@ -135,6 +140,7 @@ def test_the_report_has_scores_with_baseline_trials_and_commands(search):
     words = re.sub("<[^>]*>", "", page)
     for text in (
         command,
+        "1\N{NO-BREAK SPACE}hidden\N{NO-BREAK SPACE}layer",
         "--learning-rate",
         "1e-3..0.1:log",
         f"nnjax verify {path}",
@@ -240,6 +246,23 @@ def test_a_narrow_terminal_shows_all_digits(score, spread, count):
     assert "…" not in file.getvalue()
     values = ["123", "0.00028[0-9]+", "0.00012[0-9]+", r"0.0275|0.02749", "128", "leaky_relu", "layer"]
     assert re.search(r"[ │]+".join([*values[: count + 1], "27", "0.3177"]), file.getvalue())
+
+
+def test_a_search_whose_trials_all_diverge(tmp_path):
+    given = ("--learning-rate", "1e30..1e31", "--optimizer", "sgd", "--depth", "1", "--norm", "none", "--rungs", "1,2")
+    ended = with_warnings("search", "digits", *given, "--trials", "2", "--out", tmp_path / "run", "--no-plots")
+    assert ended.code == 1, ended
+    assert "all trials diverged; search smaller learning rates, or add --clip 1" in ended.out
+    assert "2 of 2 trials have ended  no trial has a finite score yet" in ended.err
+
+
+def test_an_interrupted_search_names_no_step(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise train.InterruptedRun(8, tmp_path / "run" / "checkpoints")
+
+    monkeypatch.setattr(train, "search", stop)
+    ended = nnjax(*GIVEN, "--out", tmp_path / "run")
+    assert (ended.code, ended.err) == (130, f"stopped; continue with: nnjax search --resume {tmp_path / 'run'}\n")
 
 
 MISTAKES = {

@@ -67,7 +67,9 @@ def test_the_score_of_a_trial_is_the_mean_over_its_folds(wine):
     result = read_json(run / "result.json")
     assert "142 training (in 3 folds), 36 test" in result["data"]
     assert result["advantage"]["n"] == 3
-    assert any("each trial is 3 networks" in note and "one network on all rows but" in note for note in result["notes"])
+    assert any(
+        "each trial trained 3 networks" in note and "one network on all rows but" in note for note in result["notes"]
+    )
 
 
 def test_the_command_after_folds_trains_on_all_rows_but_the_test_rows(wine, tmp_path):
@@ -113,6 +115,13 @@ def test_a_class_of_one_row_is_noted(wine, tmp_path):
 @pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))
 def test_mistakes_with_folds(wine, given, message):
     assert_mistake(nnjax("search", wine[0], "-t", "target", *SPACE, *given), message)
+
+
+def test_a_folder_of_a_search_is_named(wine, tmp_path):
+    assert_mistake(nnjax("train", "--resume", wine[2]), "holds no run: .* is missing; it holds a finished search")
+    path = shutil.copytree(wine[2], tmp_path / "run")
+    (path / "receipt.json").unlink()
+    assert_mistake(nnjax("train", "--resume", path), ".* an unfinished search; continue with: nnjax search --resume")
 
 
 def test_ensemble_applies_only_to_a_search(tmp_path):

@@ -199,6 +199,7 @@ def test_random_settings_of_a_regression_and_one_picture_for_one_hyper_parameter
     assert (tmp_path / "run" / "weight_decay.png").exists()
     assert "the best 10 of 12; all are in sweep.csv" in ended.out
     assert "validation R²" in ended.out
+    assert re.search(r"^epoch 2/2  mean of 12 networks: loss \S+  validation R² ", ended.err, re.MULTILINE)
 
 
 def test_a_sweep_whose_settings_all_diverge_says_so(tmp_path):
@@ -270,7 +271,9 @@ def test_a_killed_sweep_is_resumed_to_the_same_table(sweep, tmp_path):
     assert_mistake(
         nnjax(*command, "--out", tmp_path / "run"), "an unfinished sweep; continue with: nnjax sweep --resume"
     )
-    assert_mistake(nnjax("train", "--resume", tmp_path / "run"), "holds no run: .*; it holds a sweep")
+    assert_mistake(
+        nnjax("train", "--resume", tmp_path / "run"), "holds no run: .*; it holds an unfinished sweep; continue with"
+    )
     ended = nnjax("sweep", "--resume", tmp_path / "run", "--dropout", "0,0.5")
     assert ended.code == 2
     assert [line.split() for line in ended.err.splitlines()[1:3]] == [["saved", "now"], ["--dropout", "0,0.4", "0,0.5"]]

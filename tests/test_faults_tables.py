@@ -164,6 +164,7 @@ REFUSED = {  # a whole CSV file, and the message
     "short row": ("a,b,t\n1,2,3\n1,2\n", "line 3: 2 values, but the header has 3 names"),
     "quote that does not end": ('a,t\n1,"x\n2,y\n', "line 3: unexpected end of data"),
     "text after a quote": ('a,t\n1,"x"y\n', "line 2: ',' expected after '\"'"),
+    "one row": ("a,t\n1,x\n", "1 row is too few to train and to test"),
     "infinity": ("a,t\n" + "inf,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
     "beyond float64": ("a,t\n" + "1e999,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),
     "another separator": (

@@ -80,8 +80,8 @@ def test_a_write_into_no_folder_names_the_path(tmp_path):
 
 def test_a_folder_is_created_once(tmp_path):
     path = tmp_path / "runs" / "one"
-    assert run_folder.create(path) == path
-    run_folder.create(path)  # still empty
+    run_folder.create(path, Path.is_dir)
+    run_folder.create(path, Path.is_dir)  # still empty
     for name, message in {
         run_folder.WEIGHTS: "already holds a run; choose another folder",
         run_folder.CONFIG: f"an unfinished run; continue with: nnjax train --resume {path}",
@@ -91,17 +91,17 @@ def test_a_folder_is_created_once(tmp_path):
     }.items():
         (path / name).touch()
         with pytest.raises(FileExistsError, match=message):
-            run_folder.create(path)
+            run_folder.create(path, Path.is_dir)
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="is a file"):
-        run_folder.create(tmp_path / "file")
+        run_folder.create(tmp_path / "file", Path.is_dir)
 
 
 @pytest.mark.parametrize("name", [run_folder.METRICS, run_folder.ROWS])
 def test_data_with_the_name_of_a_result_are_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("x,y\n1,2\n")
     with pytest.raises(FileExistsError, match=f"holds a file {name}, which a run would overwrite"):
-        run_folder.create(tmp_path)
+        run_folder.create(tmp_path, Path.is_dir)
     assert (tmp_path / name).read_text() == "x,y\n1,2\n"
 
 

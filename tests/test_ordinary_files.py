@@ -151,7 +151,12 @@ SIGNS = {  # decimal separator in training, --decimal, a new file; its numbers, 
     "contrary comma": (",", None, "1.5,7", "decimal separator ',', as in training, got '1.5' in line 2"),
     "named": (".", ",", '"1,500","7"', [1.5, 7.0]),
     "confirmed": (".", None, '"1,500",0.5', [1500.0, 0.5]),
-    "unclear": (".", None, '"1,500",7', "'1,500' is read as 1500; with the decimal separator ',' it would be 1.5"),
+    "unclear": (
+        ".",
+        None,
+        '"1,500",7',
+        "'1,500' is read as 1500, as in training; with the decimal separator ',' it would be 1.5",
+    ),
     "no number": (".", None, "x,7", "column 'a' must hold numbers, got 'x' in line 2"),
 }
 

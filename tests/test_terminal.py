@@ -136,6 +136,12 @@ def test_the_edge_of_a_sweep_is_named(tmp_path):
     assert "note the best learning rate, 0.01, is the largest that was tried; extend its range" in ended.out
 
 
+def test_an_untrained_network_gets_no_advice(tmp_path):
+    ended = succeed("train", "digits", *SMALL, "--epochs", "0", "--out", tmp_path / "run")
+    assert "recall" in ended.out
+    assert "never predicted" not in ended.out
+
+
 def test_python_runs_the_package():
     ended = subprocess.run([sys.executable, "-m", "nnjax", "--version"], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("nnjax ")

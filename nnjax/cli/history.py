@@ -12,6 +12,17 @@ from nnjax.train.engine.options import Record
 VALIDATION_SCORES = ("validation_accuracy", "validation_r2")  # shown in addition to the loss
 
 
+def in_words(name: str) -> str:
+    """Return the name of a setting or a score in words.
+
+    >>> from nnjax.cli.history import in_words
+    >>> in_words("learning_rate"), in_words("validation_r2"), in_words("r2(price)")
+    ('learning rate', 'validation R²', 'R²(price)')
+    """
+    metric, bracket, target = name.partition("(")
+    return metric.replace("_", " ").replace("r2", "R²") + bracket + target
+
+
 def finite_mean(values: Any) -> float:
     """Return the mean of the finite numbers, or NaN if no number is finite."""
     finite = np.asarray(values, float)[np.isfinite(values)]

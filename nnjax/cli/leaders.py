@@ -1,5 +1,6 @@
 """Show the progress of a search: a live table of the best trials, or ten lines of text if there is no terminal."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from rich.live import Live
 from rich.table import Table as Grid
 
 from nnjax.cli.console import format_score
-from nnjax.cli.history import VALIDATION_SCORES
+from nnjax.cli.history import VALIDATION_SCORES, in_words
 from nnjax.train.engine.options import Record
 
 LEADERS = 5  # number of best trials to show
@@ -54,7 +55,7 @@ def _grid(table: Sequence[Record], names: Sequence[str], scores: Sequence[str], 
     grid = Grid(header_style="bold", caption=caption)
     headings = [name if digits > 3 else name.removeprefix("validation_") for name in scores]
     for name in ["trial", *names, "epochs", "score", *headings]:
-        grid.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+        grid.add_column(in_words(name).replace(" ", "\n"), justify="right", no_wrap=True)
     for row in table:
         cells = [f"{row[name]:.{digits}g}" if isinstance(row[name], float) else str(row[name]) for name in names]
         sd = f" ± {row[spread]:.{digits}f}" if spread in row else ""
@@ -107,7 +108,9 @@ def shown_leaders(trials: int, names: Sequence[str]) -> Iterator[Callable[[list[
 
 def _best(table: list[Record]) -> str:
     best: dict[str, Any] = table[0]
-    scores = "".join(f"  {name.replace('_', ' ')} {best[name]:.4f}" for name in VALIDATION_SCORES if name in best)
+    if not math.isfinite(best["score"]):
+        return "no trial has a finite score yet"
+    scores = "".join(f"  {in_words(name)} {best[name]:.4f}" for name in VALIDATION_SCORES if name in best)
     number = next((name[6:] for name in best if name.startswith("score_") and best[name] == best["score"]), "0")
     return f"best score {format_score(best['score'])} after {in_epochs(float(number))}{scores}"
 

@@ -48,7 +48,10 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
     except KeyboardInterrupt as stop:
         step = ""
         if isinstance(stop, InterruptedRun):
-            step, path = f" after step {stop.step}", folder_to_resume(path, stop.folder, save_settings)
+            step = (
+                "" if command == "search" else f" after step {stop.step}"
+            )  # trials of a search end at different steps
+            path = folder_to_resume(path, stop.folder, save_settings)
         complain(f"stopped{step}; continue with: nnjax {command} --resume {quote(path)}")
         raise typer.Exit(130) from None
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from nnjax import checks
 from nnjax.cli.baseline import class_scores
-from nnjax.cli.console import say
+from nnjax.cli.console import note, say
 from nnjax.cli.evaluation import target_scores
 from nnjax.data import Data, TableError
 from nnjax.data._frame import missing_rows
@@ -69,8 +69,15 @@ def features(file: Path, raw: RawTable, table: Table, *, strict: bool) -> np.nda
     return x
 
 
-def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
-    """Print the scores of the predictions if the file contains the targets."""
+def print_scores(raw: RawTable, table: Table, prediction: np.ndarray, *, seen: bool) -> None:
+    """Print the scores of the predictions if the file contains the targets.
+
+    Args:
+      raw: the rows of the file.
+      table: the encoding of the run.
+      prediction: the predictions (rows, outputs).
+      seen: True if this is the file of the training data.
+    """
     if not all(name in raw.frame for name in table.target_names):
         return
     rows = np.flatnonzero(~np.logical_or.reduce([missing_rows(raw.frame[name]) for name in table.target_names]))
@@ -82,6 +89,8 @@ def print_scores(raw: RawTable, table: Table, prediction: np.ndarray) -> None:
     except ValueError as error:
         warnings.warn(f"no scores: {error}", stacklevel=2)
         return
+    if seen:
+        note("most rows of this file were used in training; result.json has the scores of the test rows")
     count = f"on the {len(rows):,} rows with {table.target}"
     if table.task == "classification":
         scores = class_scores(table, prediction[rows], Data((), jnp.asarray(y)))

@@ -1,5 +1,6 @@
 """Define the options that several commands share, with their help texts and panels."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,20 @@ PROCESSES = "Several processes"
 def path(text: str) -> Path:
     """Parse a path and expand ~, which shells do not expand in --out=~/run. Help texts show this function's name."""
     return as_path(text)
+
+
+def check_file(option: str, path: Path) -> None:
+    """Check that the file of an option can be written, before the work begins.
+
+    Raises:
+      ValueError: if the path is a folder, or if its folder does not exist or is not writable.
+    """
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder; name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(
+            f"{option} {path}: the folder {path.parent} does not exist or is not writable; create it, or choose another"
+        )
 
 
 def path_option(help: str, panel: str, *names: str) -> Any:

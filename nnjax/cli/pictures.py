@@ -56,12 +56,10 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
       omit: names of settings to omit, such as those that are swept.
     """
     name = config.data if config.data in NAMES else Path(config.data).name
-    width = "hidden" if "width" in omit else f"{config.width}"
     rate = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
-    activation = "" if "activation" in omit else config.activation or ""
     parts = {
         "data": name + (f" → {re.sub(', *', ', ', config.target)}" if config.target else ""),
-        "network": f"{config.depth} × {width} {activation}".strip() if config.depth else "linear",
+        "network": _network(config, omit) if config.depth else "linear",
         "skip": "with skips" if config.skip else "",
         "norm": "" if config.norm in (None, "none") else f"{config.norm} norm",
         "dropout": f"dropout {config.dropout:g}" if config.dropout and "dropout" not in omit else "",
@@ -77,6 +75,14 @@ def describe(config: Config, scores: Mapping[str, float | None] | None = None, *
     parts["score"] = main_score(scores or {})
     space = "\N{NO-BREAK SPACE}"  # allows line breaks only between the parts
     return f"{space}· ".join(part if len(part) > 30 else part.replace(" ", space) for part in parts.values() if part)
+
+
+def _network(config: Config, omit: Collection[str]) -> str:
+    activation = "" if "activation" in omit else config.activation or ""
+    if "width" in omit:
+        layers = "1 hidden layer" if config.depth == 1 else f"{config.depth} hidden layers"
+        return f"{layers}, {activation}" if activation else layers
+    return f"{config.depth} × {config.width} {activation}".strip()
 
 
 def main_score(scores: Mapping[str, float | None]) -> str:

@@ -14,10 +14,11 @@ from nnjax.cli.console import say
 from nnjax.cli.devices import keep_programs
 from nnjax.cli.model import run_model
 from nnjax.cli.new_rows import features, print_scores, read_rows
-from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of, write
+from nnjax.cli.prediction_file import PREDICTIONS, check_output, columns_of, is_same_file, write
 from nnjax.cli.prepare import separator_of
 from nnjax.cli.search_model import search_model
 from nnjax.data._csv import split_names
+from nnjax.data._load import NAMES
 from nnjax.data._problems import line_numbers
 
 
@@ -68,6 +69,11 @@ def predict_command(
     For example: nnjax predict runs/wine-20260101-120000 new.csv --keep id
     """
     keep_programs()
+    if str(file) in NAMES and not file.is_file():
+        raise ValueError(
+            f"predict needs a file of new rows, not the data set {str(file)!r}; the scores of its test rows are in "
+            f"{run / run_folder.RESULT}"
+        )
     is_search = (run / run_folder.SEARCH).is_file()
     if ensemble and not is_search:
         raise ValueError("--ensemble applies only to a search; the members of a run are always averaged")
@@ -75,6 +81,7 @@ def predict_command(
     table = model.table
     out = out or run / PREDICTIONS
     check_output(out, run, (file, Path(model.config.data)))
+    o.check_file("--out", out)
     separator = separator_of(sep or model.config.sep)
     raw = read_rows(file, table, split_names(keep), separator=separator, decimal=decimal)
     x = features(file, raw, table, strict=strict)
@@ -91,4 +98,4 @@ def predict_command(
         )
     write(out, columns, table)
     say(f"{len(x):,} predictions written to [bold]{escape(str(out))}[/]")
-    print_scores(raw, table, prediction)
+    print_scores(raw, table, prediction, seen=is_same_file(file, Path(model.config.data)))

@@ -76,11 +76,11 @@ def check_output(out: Path, run: Path, inputs: Iterable[Path]) -> None:
         *filter(Path.is_file, inputs),
         *protected,
     ):  # `inputs` may contain the name of a data set, which is not a file
-        if _same(out, path):
+        if is_same_file(out, path):
             raise FileExistsError(f"--out {out} would overwrite {path}; choose another name")
 
 
-def _same(a: Path, b: Path) -> bool:
+def is_same_file(a: Path, b: Path) -> bool:
     """Return True if two paths lead to the same file, or would if the file existed."""
     with suppress(OSError):
         return a.samefile(b)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from nnjax.cli.history import VALIDATION_SCORES, finite_mean
+from nnjax.cli.history import VALIDATION_SCORES, finite_mean, in_words
 from nnjax.train.engine.options import Record
 
 
@@ -21,10 +22,11 @@ def progress_lines(epochs: float) -> Callable[[Any, Record], None]:
             return
         last = tenth  # smaller than before when the next group of members starts
         shown = [name for name in VALIDATION_SCORES if name in record]
-        scores = [f"  {name.replace('_', ' ')} {finite_mean(record[name]):.4f}" for name in shown]
+        scores = [f"  {in_words(name)} {finite_mean(record[name]):.4f}" for name in shown]
+        mean = f"mean of {np.size(record['loss'])} networks: " if np.ndim(record["loss"]) else ""
         epoch = min(round(record["epoch"], 1), epochs)
         if tenth:
-            line = f"epoch {epoch:g}/{epochs:g}  loss {finite_mean(record['loss']):.4f}{''.join(scores)}"
+            line = f"epoch {epoch:g}/{epochs:g}  {mean}loss {finite_mean(record['loss']):.4f}{''.join(scores)}"
             print(line, file=sys.stderr)
 
     return callback

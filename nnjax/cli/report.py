@@ -63,7 +63,8 @@ def print_scores(outcome: Outcome, prepared: Prepared) -> None:
             f"[bold]test accuracy {scores['accuracy']:.4f}[/]   NLL {scores['nll']:.4f} nats   Brier "
             f"{scores['brier']:.4f}   calibration error {scores['expected_calibration_error']:.4f}{averaged}"
         )
-        print_classes(class_scores(table, outcome.prediction, dataset.test), constant)
+        trained = prepared.config.epochs != 0
+        print_classes(class_scores(table, outcome.prediction, dataset.test), constant, trained=trained)
     else:
         several = table.several is not None
         unit = "(in standard deviations)" if several else f"(in the units of {escape(table.target)})"
@@ -111,9 +112,10 @@ def describe_caution(scores: Mapping[str, float], rows: int, *, named: bool, col
     return ""
 
 
-def print_classes(scores: ClassScores, constant: Baseline) -> None:
+def print_classes(scores: ClassScores, constant: Baseline, *, trained: bool = True) -> None:
     """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted.
 
+    There is no warning if the network is not `trained`.
     Classes with fewer than `LEAST_FOR_RECALL` test rows are listed in a note instead of the warning. If there are more
     than `MOST_CLASSES` classes, these are also omitted from the lowest recalls.
     """
@@ -129,7 +131,7 @@ def print_classes(scores: ClassScores, constant: Baseline) -> None:
         heading = f"lowest recall of {len(names)} classes (test rows)"
         names = ([name for name in names if name not in unsure] or names)[:MOST_CLASSES]
     say(f"{heading}: " + ", ".join(f"{escape(name)} {scores.recall[name]:.4f} ({scores.rows[name]})" for name in names))
-    if never := [name for name in scores.never if name not in unsure]:
+    if trained and (never := [name for name in scores.never if name not in unsure]):
         listed = _shorten([f"{name!r} ({scores.rows[name]} rows)" for name in never])
         say(
             f"[bold yellow]warning[/] never predicted: {escape(listed)}; try --class-weights balanced, which weights "

@@ -25,6 +25,11 @@ CONFIG, TABLE, METRICS, RESULT, WEIGHTS, REPORT, RECEIPT, CHECKPOINTS = (
 )
 SWEEP, ROWS = "sweep.json", "sweep.csv"  # the first and the last file that a sweep writes
 SEARCH, TRIALS = "search.json", "search.csv"  # the first file that a search writes, and its table; the last is RECEIPT
+KINDS = (  # what a folder can hold: its name, its command, and the first and the last file
+    ("run", "train", CONFIG, RECEIPT),
+    ("sweep", "sweep", SWEEP, ROWS),
+    ("search", "search", SEARCH, RECEIPT),
+)
 RECEIPT_FILES = (
     TABLE,
     WEIGHTS,
@@ -79,28 +84,31 @@ class ReceiptFile(TypedDict):
     sha256: str  # SHA-256 of all other entries
 
 
-def create(path: Path) -> Path:
-    """Create the folder of a new run, sweep or search.
+def create(path: Path, save_settings: Callable[[Path], None]) -> None:
+    """Create the folder of a new run, sweep or search, and write its settings.
 
     Raises:
       FileExistsError: if the path is a file, or if the folder contains a run, sweep, search or table of results.
+      OSError: if the folder cannot be created or written to.
     """
     if path.is_file():
         raise FileExistsError(f"{path} is a file; choose a folder with --out")
-    kinds = (("run", "train", CONFIG, RECEIPT), ("sweep", "sweep", SWEEP, ROWS), ("search", "search", SEARCH, RECEIPT))
-    for kind, command, first, last in kinds:
+    for kind, command, first, last in KINDS:
         if (path / first).exists() and not (path / last).exists():
             raise FileExistsError(
                 f"{path} holds an unfinished {kind}; continue with: nnjax {command} --resume {quote(path)}"
             )
     if any((path / name).exists() for name in (CONFIG, WEIGHTS, SWEEP, SEARCH, CHECKPOINTS)):
-        kind = next((kind for kind, _, first, _ in kinds if (path / first).exists()), "run")
+        kind = next((kind for kind, _, first, _ in KINDS if (path / first).exists()), "run")
         raise FileExistsError(f"{path} already holds a {kind}; choose another folder with --out")
     for name in (METRICS, ROWS, TRIALS):  # such a file may be the user's data
         if (path / name).exists():
             raise FileExistsError(f"{path} holds a file {name}, which a run would overwrite; choose another with --out")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        save_settings(path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written to: {error.strerror}; choose another folder with --out") from error
 
 
 def is_finished(path: Path) -> bool:
@@ -168,8 +176,7 @@ def read_config(path: Path) -> tuple[Config, Table]:
     """Return the same values as `load_config`, with the same errors, but without verifying checksums."""
     for name in (CONFIG, TABLE):
         if not os.path.lexists(path / name):
-            sweep = "; it holds a sweep" if (path / SWEEP).is_file() else ""
-            raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{sweep}")
+            raise FileNotFoundError(f"{path} holds no run: {CONFIG} or {TABLE} is missing{_content(path)}")
     try:
         config = Config(**_settings(read_json(path / CONFIG), SETTINGS))
         make_net(config, outputs=1)  # raises ValueError for unknown names in the settings
@@ -206,8 +213,7 @@ def load_search(path: Path) -> dict[str, Any]:
 
 def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> dict[str, Any]:
     if not os.path.lexists(path / file):
-        run = "; it holds a run" if (path / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{path} holds no {kind}: {file} is missing{run}")
+        raise FileNotFoundError(f"{path} holds no {kind}: {file} is missing{_content(path)}")
     content = read_json(path / file)
     try:
         settings = _settings(content, types)
@@ -215,6 +221,15 @@ def _load_settings(path: Path, kind: str, file: str, types: dict[str, Any]) -> d
         raise ValueError(f"{path}: {file} is damaged: {error}") from error
     _refuse(path, file_changes(path, file, {content["sha256"].get("settings")}, kind))
     return settings
+
+
+def _content(path: Path) -> str:
+    """Describe which kind of folder this is, and how to continue it, for the end of a message; "" if unknown."""
+    for kind, command, first, _ in KINDS:
+        if (path / first).is_file():
+            resume = f"; continue with: nnjax {command} --resume {quote(path)}"
+            return f"; it holds a finished {kind}" if is_finished(path) else f"; it holds an unfinished {kind}{resume}"
+    return ""
 
 
 def _settings(content: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:

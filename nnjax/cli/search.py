@@ -154,7 +154,7 @@ def search_command(
         write_receipt(path, setup, outcome, mesh)
 
     if resume is None:
-        save_settings(run_folder.create(path))
+        run_folder.create(path, save_settings)
     say(
         f"{settings['trials']:,} trials{describe_replicates(settings)} of "
         f"{', '.join(map(option_name, request.space))}, {settings['population']} at a time, compared after "
@@ -189,5 +189,7 @@ def _check_validation(option_names: set[str], folds: int | None) -> None:
 
 
 def _print_table(table: list[Record], names: list[str]) -> None:
-    caption = f"the best {min(ROWS_PRINTED, len(table))} of {len(table)}; all are in {run_folder.TRIALS}"
+    caption = f"the best {ROWS_PRINTED} of {len(table)}; all are in {run_folder.TRIALS}"
+    if len(table) <= ROWS_PRINTED:
+        caption = f"all {len(table)} trials, also in {run_folder.TRIALS}"
     console.print(leaders_table(console, table, names, caption, rows=ROWS_PRINTED))

@@ -8,7 +8,7 @@ from nnjax import plot
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.config import STRUCTURAL, SWEEPABLE
 from nnjax.cli.console import option_name, quote
-from nnjax.cli.history import VALIDATION_SCORES
+from nnjax.cli.history import VALIDATION_SCORES, in_words
 from nnjax.cli.html_report import SCORES
 from nnjax.cli.pictures import describe, main_score
 from nnjax.cli.search_request import OWN, Request
@@ -137,13 +137,22 @@ def _scores(result: SearchResult) -> list[str]:
     return [
         html_page.table(["score", "best", "ensemble", "baseline"], rows, strong=[0]),
         html_page.paragraph(
-            f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. The "
-            f"{describe_members(result['ensemble'])} was selected by its validation loss; a trial that is selected "
-            f"several times counts several times. The baseline is a constant prediction: "
-            f"{result['baseline_prediction']}. The test rows were not used before these scores.",
+            f"The best setting is trial {result['best']}, after {result['epochs']:g} epochs. {_ensemble(result)} The "
+            f"baseline is a constant prediction: {result['baseline_prediction']}. The test rows were not used before "
+            "these scores.",
             faint=True,
         ),
     ]
+
+
+def _ensemble(result: SearchResult) -> str:
+    """Return a sentence on the selection of the ensemble."""
+    if set(result["ensemble"]) == {result["best"]}:
+        return "The ensemble is this trial alone, because no other trial lowers its validation loss."
+    return (
+        f"The {describe_members(result['ensemble'])} was selected by its validation loss; a trial that is selected "
+        "several times counts several times."
+    )
 
 
 def _fidelity(subject: SearchSubject) -> list[str]:
@@ -183,7 +192,7 @@ def _trials(subject: SearchSubject) -> list[str]:
         numbers = [f"{row['epochs']:g}", *(html_page.number(row[name]) for name in ("score", *scores))]
         rows.append([f"{row['trial']}", *settings, *numbers, row["status"]])
     words = [option_name(name) for name in names]
-    header = ["trial", *words, "epochs", "score", *(name.replace("_", " ") for name in scores), "status"]
+    header = ["trial", *words, "epochs", "score", *map(in_words, scores), "status"]
     most = f"The best {MOST_ROWS} of {len(table):,} trials; all are in {run_folder.TRIALS}. "
     which = most if len(table) > MOST_ROWS else ""
     score = "negative log-likelihood" if "label_smoothing" in request.space else "loss"

@@ -16,6 +16,7 @@ from nnjax.cli.baseline import baseline
 from nnjax.cli.config import REGRESSION_METRICS
 from nnjax.cli.console import format_score, note, say
 from nnjax.cli.evaluation import score_prediction, with_target_scores
+from nnjax.cli.history import in_words
 from nnjax.cli.leaders import in_epochs
 from nnjax.cli.prepare import Prepared
 from nnjax.cli.report import describe_caution
@@ -166,16 +167,19 @@ def print_result(
         say(f"the best trial is better than the second by {d['difference']:.3g} {escape(interval)}")
     for text in result["notes"]:
         note(text)
-    rows = [
-        ("test scores of the best setting", result["test"]),
-        (f"test scores of the {describe_members(result['ensemble'])}", result["ensemble_test"]),
-        (result["baseline_prediction"], result["baseline"]),
-    ]
-    for label, scores in rows:
-        numbers = {name.replace("_", " "): value for name, value in (scores or {}).items() if value is not None}
-        say(escape(f"{label}: " + ", ".join(f"{name} {format_score(value)}" for name, value in numbers.items())))
+    _print_scores("test scores of the best setting", result["test"])
+    if set(result["ensemble"]) == {result["best"]}:
+        say(f"the ensemble is trial {result['best']} alone, because no other trial lowers its validation loss")
+    else:
+        _print_scores(f"test scores of the {describe_members(result['ensemble'])}", result["ensemble_test"])
+    _print_scores(result["baseline_prediction"], result["baseline"])
     _print_seconds(result["seconds"], len(table), resumed=resumed)
     say(f"train the best setting again with: [bold]{escape(result['command'] or '')}[/]")
+
+
+def _print_scores(label: str, scores: Scores | None) -> None:
+    numbers = {in_words(name): value for name, value in (scores or {}).items() if value is not None}
+    say(escape(f"{label}: " + ", ".join(f"{name} {format_score(value)}" for name, value in numbers.items())))
 
 
 def _scores(prepared: Prepared, run: Any, selection: Selection) -> dict[str, float]:
@@ -207,8 +211,8 @@ def _print_seconds(seconds: Mapping[str, float], trials: int, *, resumed: bool) 
         return
     equal = max(1, round(trials * seconds["compile"] / working))
     say(
-        f"{times}, compilation {seconds['compile']:.1f} s, as long as about {equal:,} "
-        f"{'trial' if equal == 1 else 'trials'}; with the same space, it is shorter the next time"
+        f"{times}, compilation {seconds['compile']:.1f} s (the time of about {equal:,} "
+        f"{'trial' if equal == 1 else 'trials'}; the compiled programs are kept for the next search of these settings)"
     )
 
 
@@ -262,13 +266,13 @@ def _differences(setup: SearchSetup, best: train.TrialNetwork, row: Mapping[str,
     if row.get("parent", -1) >= 0:
         yield (
             f"trial {row['trial']} began as a copy of trial {row['parent']}, so its settings changed during training; "
-            "the command trains with its last settings from the beginning, so expect different scores; "
+            "nnjax train starts from the beginning with its last settings, so expect different scores; "
             f"{own.format('network', 'it')}"
         )
     if folds is not None:
         yield (
-            f"each trial is {folds} networks, each trained without a fold; the command trains one network on all rows "
-            f"but the test rows, so expect different scores; {own.format('networks', 'them')}"
+            f"each trial trained {folds} networks, each on all folds but one; nnjax train with the best setting trains "
+            f"one network on all rows but the test rows, so expect different scores; {own.format('networks', 'them')}"
         )
 
 

@@ -20,13 +20,13 @@ from nnjax.cli.config import SWEEP_SETTINGS, SWEEPABLE, Config, check_settings, 
 from nnjax.cli.console import console, note, option_name, quote, say
 from nnjax.cli.devices import start_devices, versions
 from nnjax.cli.fitting import fit_arguments
-from nnjax.cli.history import VALIDATION_SCORES, in_target_units, read_records
+from nnjax.cli.history import VALIDATION_SCORES, in_target_units, in_words, read_records
 from nnjax.cli.hyperparameters import Values, combine, parse_values
 from nnjax.cli.messages import explain
 from nnjax.cli.prepare import Prepared, check_data_options, prepare, with_defined_scores
 from nnjax.cli.rescue import write_results
 from nnjax.cli.resuming import check_resume, record_anyway, settings_from, written_settings
-from nnjax.cli.sweep_report import SweepSubject, column_heading, draw_sweep
+from nnjax.cli.sweep_report import SweepSubject, draw_sweep
 from nnjax.storage.atomic_write import write_records
 from nnjax.train.engine.ensemble import platform_strategy
 from nnjax.train.engine.options import Record
@@ -132,7 +132,7 @@ def sweep_command(
         write_records(path / run_folder.ROWS, table)
 
     if resume is None:
-        save_settings(run_folder.create(path))
+        run_folder.create(path, save_settings)
     times = f" × {request.seeds} seeds" if request.seeds > 1 else ""
     say(
         f"{count} settings of {', '.join(map(option_name, hyper))}{times}, strategy {config.strategy}; "
@@ -234,7 +234,7 @@ def _print_table(table: list[Record], names: list[str], score: str, seeds: int) 
     diverged = ["diverged"] if any(row["diverged"] for row in table) else []
     grid = Grid(header_style="bold")
     for name in [*names, *scores, *diverged]:
-        grid.add_column(column_heading(name), justify="right")
+        grid.add_column(in_words(name), justify="right")
     for row in table[:ROWS_PRINTED]:
         cells = [f"{row[name]:.4g}" for name in names]
         cells += [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else "") for name in scores]

@@ -9,7 +9,7 @@ from nnjax import plot
 from nnjax.cli import html_page, run_folder
 from nnjax.cli.config import Config
 from nnjax.cli.console import option_name
-from nnjax.cli.history import VALIDATION_SCORES
+from nnjax.cli.history import VALIDATION_SCORES, in_words
 from nnjax.cli.hyperparameters import Values
 from nnjax.cli.pictures import describe
 from nnjax.storage.atomic_write import write_file
@@ -25,11 +25,6 @@ class SweepSubject(NamedTuple):
     table: Sequence[Mapping[str, Any]]  # one row per setting, best first
     score: str  # the column by which the rows are ranked
     seeds: int
-
-
-def column_heading(name: str) -> str:
-    """Return the heading of a column, such as "validation R²" for "validation_r2"."""
-    return name.replace("_", " ").replace(" r2", " R²")
 
 
 def draw_sweep(path: Path, subject: SweepSubject, *, command: str = "") -> None:
@@ -69,7 +64,7 @@ def _page(subject: SweepSubject, pictures: Mapping[str, bytes], command: str) ->
         cells = [f"{row[name]:.4g}" for name in swept]
         cells += [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.4f}" if seeds > 1 else "") for name in scores]
         rows.append([*cells, "diverged" if row.get("diverged", 0) else ""])
-    header = [*(option_name(name) for name in swept), *map(column_heading, scores), ""]
+    header = [*(option_name(name) for name in swept), *map(in_words, scores), ""]
     captions = "Each point is a setting; the star has the lowest score. If the star is at the edge, extend the range."
     body = [
         html_page.header(f"Sweep of {', '.join(map(option_name, swept))} on {name}", describe_sweep(subject)),

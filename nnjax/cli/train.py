@@ -136,7 +136,7 @@ def train_command(
         return _finish(path, config, prepared, result, mesh, plots=plots, resumed=resume is not None)
 
     if first and resume is None:
-        save_settings(run_folder.create(path))
+        run_folder.create(path, save_settings)
     networks = "" if config.members is None else f"{config.members} networks, strategy {config.strategy}; "
     say(f"{networks}the run folder is [bold]{escape(str(path))}[/]")
     tested = True

@@ -59,6 +59,8 @@ def verify_command(
             f"{run} is not finished, {run_folder.RECEIPT} is missing; continue with: nnjax train --resume {quote(run)}"
         )
     check_settings(config)
+    if plot is not None:
+        o.check_file("--plot", plot)
     mesh = start_devices(config.members, config.group)
     weights, damage = weights_file.read_weights(run / run_folder.WEIGHTS)
     names = (run_folder.CONFIG, *run_folder.RECEIPT_FILES)

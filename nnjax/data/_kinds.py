@@ -205,11 +205,20 @@ def _check_signs(
                 f"{other}"
             )
     if not any(len(options[column.name]) == 1 for column in columns):
-        _warn_of_signs({c.name: c.decimal for c in columns}, options, fields)
+        _warn_of_signs({c.name: c.decimal for c in columns}, options, fields, trained=True)
 
 
-def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], fields: dict[str, np.ndarray]) -> None:
-    """Issue one warning for all columns whose values depend on the decimal separator."""
+def _warn_of_signs(
+    signs: dict[str, Decimal], options: dict[str, Options], fields: dict[str, np.ndarray], *, trained: bool = False
+) -> None:
+    """Issue one warning for all columns whose values depend on the decimal separator.
+
+    Args:
+      signs: the decimal separator of each column.
+      options: the numbers of each column.
+      fields: the strings of each column.
+      trained: True if the decimal separators are those of the training data.
+    """
     unclear = [name for name in signs if len(options[name]) == 2 and not _equal(options[name])]
     if not unclear:
         return
@@ -218,9 +227,10 @@ def _warn_of_signs(signs: dict[str, Decimal], options: dict[str, Options], field
     row = int(np.flatnonzero((values["."] != values[","]) & ~np.isnan(values["."]))[0])
     other: Decimal = "," if sign == "." else "."
     also = f"; {len(unclear) - 1} more columns are ambiguous, too" if len(unclear) > 1 else ""
+    how = ", as in training" if trained else ""
     warnings.warn(
-        f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}; with the decimal separator "
-        f"{other!r} it would be {values[other][row]:g}{also}",
+        f"column {name!r}: {quote(fields[name][row])} is read as {values[sign][row]:g}{how}; with the decimal "
+        f"separator {other!r} it would be {values[other][row]:g}{also}",
         stacklevel=4,
     )
 

@@ -184,7 +184,8 @@ def _nearly_numbers(raw: RawTable) -> Iterator[str]:
 
 def _check_rows(place: str, n: int) -> None:
     if n < LEAST_ROWS:
-        raise ValueError(f"{place}: {n} rows are too few to train and to test; at least {LEAST_ROWS} are needed")
+        rows = "1 row is" if n == 1 else f"{n} rows are"
+        raise ValueError(f"{place}: {rows} too few to train and to test; at least {LEAST_ROWS} rows are needed")
 
 
 def _complete(raw: RawTable, targets: Sequence[str], missing: Missing) -> np.ndarray:

@@ -175,7 +175,10 @@ def _npz_columns(path: Path) -> dict[str, np.ndarray]:
 def check_column(path: Any, kind: str, name: str, frame: Collection[str]) -> None:
     """Check that a file has a column. The error message lists similar names among the first thousand columns."""
     if name not in frame:
-        checks.one_of(str(path), kind, name, difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0))
+        near = difflib.get_close_matches(name, islice(frame, 1000), 20, cutoff=0)
+        likely = difflib.get_close_matches(name, near, 1)
+        hint = f" (did you mean {likely[0]!r}?)" if likely else ""
+        raise ValueError(f"{path}: unknown {kind} {name!r}{hint}; known names are {', '.join(near)}")
 
 
 def _check_columns(path: Path, kind: str, names: Collection[str], frame: Collection[str]) -> None:
