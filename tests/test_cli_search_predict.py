@@ -108,8 +108,8 @@ def test_a_class_of_one_row_is_noted(wine, tmp_path):
     frame.loc[0, "target"] = "once"
     frame.to_csv(tmp_path / "wine.csv", index=False)
     out = succeed("search", tmp_path / "wine.csv", "-t", "target", *SPACE, *SMALL, "--plan").out
-    assert "classes in no test row, so it is unknown how well they are predicted: 'once' (1 row)" in out
-    assert "note classes with a single row besides the test rows: 'once'; the fold that is scored on this row" in out
+    assert "no test row has these classes, so their recall is unknown: 'once' (1 row)" in out
+    assert "note classes with a single row outside of the test rows: 'once'; the fold that holds it out" in out
 
 
 @pytest.mark.parametrize(("given", "message"), MISTAKES.items(), ids=map(" ".join, MISTAKES))

@@ -294,7 +294,7 @@ def test_rows_without_a_target_are_left_out(tmp_path):
 
 def test_a_class_of_one_row_is_noted(tmp_path):
     path = write(tmp_path / "t.csv", "a,t\n" + rows(A, ["once", *LABELS[1:]]))
-    note = "classes in no test row, so it is unknown how well they are predicted: 'once' (1 row)"
+    note = "no test row has these classes, so their recall is unknown: 'once' (1 row)"
     assert data.load(path, target="t").notes == (note,)
     assert data.load(write(tmp_path / "t.csv", "a,t\n" + rows(A, LABELS)), target="t").notes == ()
 

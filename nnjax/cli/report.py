@@ -192,7 +192,9 @@ def print_seconds(result: Result, *, resumed: bool) -> None:
     """Print the duration of compilation, training and validation."""
     seconds = result.seconds
     steps = int(np.asarray(result.ts.step).sum())
-    rate = f"{steps:,} steps" + ("" if resumed else f", {steps / max(seconds.train, 1e-9):,.0f} per second")
+    rate = f"{steps:,} {'step' if steps == 1 else 'steps'}" + (
+        "" if resumed else f", {steps / max(seconds.train, 1e-9):,.0f} per second"
+    )
     since = ", since the run was resumed" if resumed else ""
     say(
         f"compile {seconds.compile:.2f} s, train {seconds.train:.2f} s ({rate}), "

@@ -97,7 +97,7 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
 
 
 def describe_single_rows(prepared: Prepared) -> str:
-    """Return a note on classes with a single row besides the test rows, or "" if there are none."""
+    """Return a note on classes with a single row outside of the test rows, or "" if there are none."""
     table = prepared.dataset.table
     if table.task != "classification":
         return ""
@@ -106,8 +106,8 @@ def describe_single_rows(prepared: Prepared) -> str:
     if not single:
         return ""
     return (
-        f"classes with a single row besides the test rows: {list_names(single)}; the fold that is scored on this row "
-        "does not train on the class"
+        f"classes with a single row outside of the test rows: {list_names(single)}; the fold that holds it out does "
+        "not train on the class"
     )
 
 

@@ -239,4 +239,4 @@ def _class_notes(table: Table, train: np.ndarray, test: np.ndarray) -> Iterator[
         if not tested[i]
     ]
     if missing:
-        yield f"classes in no test row, so it is unknown how well they are predicted: {list_names(missing)}"
+        yield f"no test row has these classes, so their recall is unknown: {list_names(missing)}"
