@@ -163,6 +163,10 @@ REFUSED = {  # a whole CSV file, and the message
     "large integers as target": ("b,t\n" + "".join(f"{i},{LARGE + i}\n" for i in range(30)), f"'t': {LARGE} in line 2"),
     "short row": ("a,b,t\n1,2,3\n1,2\n", "line 3: 2 values, but the header has 3 names"),
     "quote that does not end": ('a,t\n1,"x\n2,y\n', "line 3: unexpected end of data"),
+    "quote in a later row": (
+        'a,t\n1,x\n2,y\n"3,x\n' + "4,y\n" * 5,
+        "line 9: unexpected end of data; close the quote that begins in line 3 or later",
+    ),
     "text after a quote": ('a,t\n1,"x"y\n', "line 2: ',' expected after '\"'"),
     "one row": ("a,t\n1,x\n", "1 row is too few to train and to test"),
     "infinity": ("a,t\n" + "inf,x\n1,y\n" * 5, "column 'a': line 2 holds an infinite number"),

@@ -93,7 +93,10 @@ def _read(path: Path, separator: str | None, encoding: str) -> Fields:
             blocks = iter(lambda: list(islice(checked, BLOCK)), [])
             parts = [[np.array(column, STRINGS) for column in zip(*block, strict=True)] for block in blocks]
         except (csv.Error, _RowError) as error:
-            raise ValueError(f"{path} cannot be read as CSV: line {counter.done}: {error}") from None
+            hint = ""
+            if str(error).startswith(("unexpected end", "field larger")):
+                hint = f"; close the quote that begins in line {counter.starts[-1] if counter.starts else 1} or later"
+            raise ValueError(f"{path} cannot be read as CSV: line {counter.done}: {error}{hint}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] or [np.array([], STRINGS)] * len(names)
