@@ -176,8 +176,8 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
 
     Args:
       prediction: Logits of shape (batch, ...), without sigmoid.
-      target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape. An integer other than
-        0 or 1 gives NaN.
+      target: Labels 0 and 1 (integers, booleans or floats), or probabilities, of the same shape. A number outside
+        0 … 1, by more than rounding, gives NaN.
 
     Raises:
       ValueError: if the shapes differ or have no batch axis.
@@ -187,11 +187,10 @@ def binary_cross_entropy(prediction: Array, target: Array) -> Float[Array, " bat
     Array([1.3862944], dtype=float32)
     """
     target = checks.array("binary_cross_entropy", "target", target)
-    if integers := jnp.issubdtype(target.dtype, jnp.integer):
+    if jnp.issubdtype(target.dtype, jnp.integer):
         target = _targets.class_indices(target, 2).astype(jnp.int8)  # int8 does not promote the prediction
     prediction, t = _targets.real_pair("binary_cross_entropy", prediction, target)
-    if integers:
-        t = jnp.where(t == 2, jnp.nan, t)
+    t = jnp.where(jnp.abs(t - 0.5) > 0.51, jnp.nan, t)  # mixtures of labels in 16 bits may exceed 1 by rounding
     # log σ(z) = -softplus(-z) and 1 - σ(z) = σ(-z) avoid the logarithm of zero and stay accurate for large |z|
     return _per_example(t * jax.nn.softplus(-prediction) + (1 - t) * jax.nn.softplus(prediction)).sum(-1)
 

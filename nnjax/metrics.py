@@ -3,6 +3,9 @@
 Each metric takes `(prediction, target, weights=None)`. The weights, of shape (examples,), are the per-example loss
 weights; None means equal weights. Classifiers predict logits (examples, classes); log-probabilities are valid logits.
 
+**One output.** A prediction (examples,) or (examples, 1) is the logit of class 1, as in `losses.binary_cross_entropy`,
+and class 0 has the logit 0. Its target, labels 0 and 1 or probabilities of class 1, has either of the two shapes.
+
 All arrays may have any real dtype; a metric is computed in the floating dtype to which they are promoted, or in float32
 if that is wider. Complex numbers raise TypeError. A metric is NaN if it is undefined: if there are no examples, if all
 weights are 0 or any is negative, or if a label is outside 0 … classes - 1. Examples of weight 0 are ignored, even if
@@ -59,7 +62,7 @@ def accuracy(
     """Return the fraction of examples whose label has the largest logit.
 
     Args:
-      prediction: Logits of shape (examples, ..., classes).
+      prediction: Logits of shape (examples, ..., classes); with one output, the logit of class 1.
       target: Integer labels (examples, ...), or probabilities with the shape of the logits, whose argmax is the label.
       weights: Per-example weights (examples,), or None.
       ignore_index: Label to ignore, or None.
@@ -69,6 +72,8 @@ def accuracy(
 
     >>> metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
+    >>> metrics.accuracy(jnp.array([[-1.0], [3.0]]), jnp.array([[0], [1]]))  # one output: class 1 if the logit is > 0
+    Array(1., dtype=float32)
     """
     logits, labels, weights = _rows("accuracy", prediction, target, weights, ignore_index)
     hits = (_most_likely(logits) == labels) & ~jnp.isnan(logits).any(-1)  # NaN logits count as wrong
@@ -410,8 +415,9 @@ def roc_auc(prediction: Array, target: Array, weights: Array | None = None) -> F
         AUC = P(score of class 1 > score of class 0) + ½ P(the scores are equal)
 
     Args:
-      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
-      target: Labels 0 and 1 (examples,), integers or booleans.
+      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,) or
+        (examples, 1).
+      target: Labels 0 and 1, integers or booleans, of shape (examples,), or of the shape of the scores.
       weights: Per-example weights (examples,), or None.
 
     The result is NaN if a class does not occur, if a label is neither 0 nor 1, or if a score is NaN.
@@ -434,8 +440,9 @@ def average_precision(prediction: Array, target: Array, weights: Array | None = 
         AP = mean over examples i of class 1 of  P(class 1 | score ≥ score_i)
 
     Args:
-      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,).
-      target: Labels 0 and 1 (examples,), integers or booleans.
+      prediction: Logits of two classes (examples, 2), whose difference is the score, or scores (examples,) or
+        (examples, 1).
+      target: Labels 0 and 1, integers or booleans, of shape (examples,), or of the shape of the scores.
       weights: Per-example weights (examples,), or None.
 
     The result is NaN if class 1 does not occur, if a label is neither 0 nor 1, or if a score is NaN.
@@ -547,6 +554,8 @@ def _scores(where: str, prediction: Array, target: Array, weights: Array | None)
     labels = checks.array(where, "target", target)
     if scores.ndim == 2 and scores.shape[-1] == 2:
         scores = scores[:, 1] - scores[:, 0]
+    if scores.ndim == 2 and scores.shape[-1] == 1:
+        scores, labels = scores[:, 0], labels[:, 0] if labels.shape == scores.shape else labels
     if scores.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(
             f"{where}: prediction must be scores (examples,) or logits (examples, 2), and target labels (examples,); "
@@ -627,6 +636,7 @@ def _rows_and_target(
     ignore_index: int | None,
 ) -> tuple[Array, Array, Array | None]:
     """Return the same rows as `_rows`, but with the target (labels or probabilities) unchanged."""
+    prediction, target = _two_classes(where, prediction, target)
     logits, target, shares = _targets.logits_and_target(where, prediction, target, ignore_index)
     (logits,) = checks.real_arrays(where, {"prediction": logits}, wide=True)
     rows, flat = logits.shape[:-1], (math.prod(logits.shape[:-1]),)
@@ -639,6 +649,27 @@ def _rows_and_target(
         weights = weights[:, None]
         weights = jnp.where(weights == 0, jnp.zeros_like(share), weights * share).reshape(flat)
     return logits.reshape(*flat, logits.shape[-1]), target.reshape(*flat, *target.shape[len(rows) :]), weights
+
+
+def _two_classes(where: str, prediction: Array, target: losses.Target) -> tuple[Array, losses.Target]:
+    """Return logits and target of two classes if the prediction is one logit per row, and otherwise both unchanged."""
+    prediction = checks.array(where, "prediction", prediction)
+    if prediction.ndim == 0 or (prediction.ndim > 1 and prediction.shape[-1] != 1):
+        return prediction, target
+    if not jnp.issubdtype(prediction.dtype, jnp.floating):
+        raise TypeError(f"{where}: prediction must be logits, got {prediction.dtype}; pass outputs instead of classes")
+    if isinstance(target, tuple) and len(target) == 2:  # with weights of the positions
+        prediction, labels = _two_classes(where, prediction, target[0])
+        return prediction, (labels, target[1])  # type: ignore[return-value]
+    logit = prediction[:, None] if prediction.ndim == 1 else prediction
+    labels = checks.array(where, "target", target)
+    if labels.shape == logit.shape:
+        labels = labels[..., 0]
+    if labels.shape == logit.shape[:-1] and jnp.issubdtype(labels.dtype, jnp.floating):
+        labels = jnp.where((labels < 0) | (labels > 1), jnp.nan, labels)
+        labels = jnp.stack([1 - labels, labels], -1)
+    labels = labels.astype(jnp.int8) if labels.dtype == bool else labels
+    return jnp.concatenate([jnp.zeros_like(logit), logit], -1), labels
 
 
 def _nan_outside(values: Array, labels: Array, logits: Array) -> Array:

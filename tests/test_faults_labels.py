@@ -1,6 +1,7 @@
 """Labels are checked by what they index, whichever loss they meet: a table of losses × labels."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -190,3 +191,56 @@ def test_fit_checks_the_labels_of_every_loss_even_in_modes_that_hunt_nan():
     source = data.source(x, RIGHT + 1)
     with pytest.raises(ValueError, match=r"label 10 in row \d+ is outside 0 … 9"):
         train.fit(run, source, epochs=1, progress=False)
+
+
+BITS = np.arange(ROWS)[:, None] % 2
+THREE = np.concatenate([BITS, BITS, BITS], 1)
+
+
+@pytest.mark.parametrize("source", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "y", "says"),
+    [
+        (losses.binary_cross_entropy, 2 * BITS - 1, r"-1 in row 0 .* accepts 0 and 1; use np\.where\(y == 1, 1, 0\)"),
+        (losses.binary_cross_entropy, BITS + 1, r"2 in row 1 .* use np\.where\(y == 2, 1, 0\)"),
+        (losses.binary_cross_entropy, BITS + 1.0, r"2 in row 1 .* use np\.where\(y == 2, 1, 0\)"),
+        (losses.binary_cross_entropy, 0 * BITS + 2, "2 in row 0 .* correct these targets"),
+        (losses.binary_cross_entropy, np.where(np.arange(3) == 2, 2 * THREE, THREE), "2 in row 1 .* accepts 0 and 1"),
+        (lambda p, y: losses.binary_cross_entropy(p[:, 0], y), BITS[:, 0] + 1, r"2 in row 1 .* use np\.where"),
+        (losses.hinge, BITS, r"0 in row 0 .* hinge accepts -1 and 1; use np\.where\(y == 1, 1, -1\)"),
+        (losses.hinge, BITS == 1, r"0 in row 0 .* hinge accepts -1 and 1; use np\.where\(y == 1, 1, -1\)"),
+        (losses.hinge, np.where(np.arange(ROWS)[:, None] == 30, 0.0, 1.0), "0 in row 30"),
+        (losses.poisson_nll, -BITS, "-1 in row 1 .* poisson_nll accepts 0, 1 and 2"),
+        (lambda p, y: jnp.square(p - jnp.log(y)).sum(-1), BITS - 1.0, "-1 in row 0"),
+    ],
+)
+def test_targets_without_a_loss_are_refused_with_their_row(loss, y, says, source):
+    x, y = np.ones((ROWS, 3), np.float32), np.asarray(y, np.float32 if np.asarray(y).dtype.kind == "f" else None)
+    run = train.Run(nn.dense(THREE.shape[1] if y.shape[1:] == (3,) else 1), loss, optim.sgd(0.1), batch_size=ROWS)
+    if source:  # rows are shuffled, and the fix depends on the rows that are read first
+        says = re.sub(r"row \d+", r"row \\d+", says.split(" .* ")[0])
+    with jax.debug_nans(True), pytest.raises(ValueError, match=rf"^data\.y: {says}"):
+        train.fit(run, data.source(x, y) if source else (x, y), epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        (losses.binary_cross_entropy, np.linspace(0, 1, ROWS)[:, None]),
+        (losses.binary_cross_entropy, np.float32(1 + 1e-6) * BITS.astype(np.float32)),  # rounding
+        (losses.hinge, 2.0 * BITS - 1),
+        (losses.poisson_nll, BITS + 0.5),
+        (lambda p, y: -jnp.log(p[:, 0] - 10) + y[:, 0], BITS - 1.0),  # the prediction is at fault
+    ],
+)
+def test_targets_with_a_loss_are_accepted(loss, y):
+    run = train.Run(nn.dense(1), loss, optim.sgd(0.0), batch_size=8)
+    train.fit(run, (np.ones((ROWS, 3), np.float32), y.astype(np.float32)), steps=0, progress=False)
+
+
+def test_the_head_whose_target_has_no_loss_is_named():
+    net = nn.branch(nn.dense(1), nn.dense(3), merge=lambda ys: dict(zip("ab", ys, strict=True)))
+    loss = lambda p, y: losses.hinge(p["a"], y["a"]) + losses.cross_entropy(p["b"], y["b"])  # noqa: E731
+    run = train.Run(net, loss, optim.sgd(0.1), batch_size=8)
+    with pytest.raises(ValueError, match=r"^data\.y/a: 0 in row 0"):
+        train.fit(run, (np.ones((ROWS, 3), np.float32), {"a": BITS, "b": RIGHT % 3}), epochs=1, progress=False)

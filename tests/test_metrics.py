@@ -336,6 +336,42 @@ def test_r2_of_a_constant_target_is_0_or_1(prediction, target, weights):
     assert metrics.r2(target, target, weights) == 1
 
 
+ONE = LOGITS[:, :1].astype(np.float32)
+BITS = (LABELS % 2)[:, None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["accuracy", "nll", "brier", "expected_calibration_error", "precision", "recall", "f1", "confusion_matrix"],
+)
+@pytest.mark.parametrize("target", [BITS, BITS[:, 0], BITS == 1, BITS.astype(np.float32)], ids=str)
+@pytest.mark.parametrize("prediction", [ONE, ONE[:, 0]], ids=["column", "row"])
+def test_one_output_is_the_logit_of_class_1(name, prediction, target):
+    metric, two = getattr(metrics, name), np.concatenate([0 * ONE, ONE], 1)
+    np.testing.assert_array_equal(metric(prediction, target, COUNTS), metric(two, BITS[:, 0], COUNTS))
+
+
+def test_a_column_of_scores_ranks_the_classes():
+    for metric in (metrics.roc_auc, metrics.average_precision):
+        assert metric(ONE, BITS) == metric(ONE, BITS[:, 0]) == metric(ONE[:, 0], BITS[:, 0])
+
+
+def test_nll_of_one_output_is_the_binary_cross_entropy_and_its_labels_are_0_and_1():
+    soft = np.linspace(0, 1, N, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(metrics.nll(ONE, soft), losses.binary_cross_entropy(ONE, soft).mean(), rtol=1e-6)
+    assert np.isnan(metrics.accuracy(ONE, 2 * BITS)) and np.isnan(metrics.accuracy(ONE, 2.0 * BITS))
+    with pytest.raises(TypeError, match="accuracy: prediction must be logits, got int"):
+        metrics.accuracy(LOGITS.argmax(-1), LABELS)
+
+
+def test_a_network_with_one_output_is_validated_by_accuracy():
+    x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
+    run = train.Run(nn.dense(1), losses.binary_cross_entropy, optim.adam(0.1), batch_size=8, metrics=[metrics.accuracy])
+    for y in (x > 0, (x > 0).astype(int), (x > 0).astype(np.float32)):
+        result = train.fit(run, (x, y), validation=(x, y), epochs=10, progress=False)
+        assert result.history[-1]["validation_accuracy"] > 0.9
+
+
 def test_a_diverged_network_has_accuracy_zero():
     assert metrics.accuracy(jnp.full((2, 3), jnp.nan), jnp.zeros(2, "int32")) == 0
 

@@ -13,6 +13,7 @@ from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.last_activation import activation_of, ends_in
 from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.target_checks import check_targets
 from nnjax.train.folds import Folds, Rows
 from nnjax.train.run import NO_DATA, Run
 from nnjax.types import Data, Key, PyTree, Trainable
@@ -117,5 +118,6 @@ def with_valid_labels(job: Job) -> Job:
             f"remove the last layer, and apply the {function} to the outputs of predict",
         )
     if job.held_out is not None:
+        check_targets(job.held_out, run.loss, predict, "validation")
         check_labels(job.held_out, run.loss, predict, "validation")
-    return job._replace(data=check_labels(job.data, run.loss, predict))
+    return job._replace(data=check_labels(check_targets(job.data, run.loss, predict), run.loss, predict))
