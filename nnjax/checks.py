@@ -255,10 +255,10 @@ def leaves(where: str, name: str, tree: Any, expected: Mapping[str, tuple[int | 
         actual = jnp.shape(tree[entry])
         if len(actual) != len(shape) or any(n not in (None, m) for n, m in zip(shape, actual, strict=True)):
             text = ", ".join("inputs" if size is None else str(size) for size in shape)
-            raise ValueError(
-                f"{where}: {name}[{entry!r}] must have the shape ({text}), got {actual}; "
-                f"pass the {name} that init of this network returned"
-            )
+            fix = f"pass the {name} that init of this network returned"
+            if len(actual) == len(shape) + 1:
+                fix = "a leading axis belongs to several networks; use jax.vmap(run.predict, (0, 0, None))"
+            raise ValueError(f"{where}: {name}[{entry!r}] must have the shape ({text}), got {actual}; {fix}")
 
 
 def same_structure(where: str, name: str, tree: Any, like: Any) -> None:
@@ -284,6 +284,15 @@ def structure_difference(tree: Any, like: Any) -> str:
         if names
     ]
     return "; ".join(parts) or f"expected {expected}, got {got}"
+
+
+def leaf_difference(tree: Any, like: Any) -> str:
+    """Describe the first leaf whose shape or dtype differs from that of an equal tree; "" means no difference."""
+    for (path, leaf), expected in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True):
+        types = [f"{jnp.shape(a)} {a.dtype if hasattr(a, 'dtype') else jnp.result_type(a)}" for a in (expected, leaf)]
+        if types[0] != types[1]:
+            return f"{path_name(path)} changes from {types[0]} to {types[1]}"
+    return ""
 
 
 def one_of(where: str, name: str, value: str, known: Iterable[str]) -> str:
@@ -372,7 +381,8 @@ def batched(where: str, x: Any, axes: str = "(batch, features)", ndim: int = 2) 
     """
     numbers(where, x, axes)
     if len(x.shape) < ndim:
-        fix = "; use x[None]" if ndim <= 2 else "; use x[..., None] for one channel"
+        fix = "; use x[:, None] for one feature per example, or x[None] for one example"
+        fix = "; use x[None]" if ndim < 2 else fix if ndim == 2 else "; use x[..., None] for one channel"
         hint = fix if len(x.shape) == ndim - 1 else ""
         raise ValueError(f"{where}: x must be {axes}, got {tuple(x.shape)}{hint}")
     if ndim > 1 and x.shape[-1] == 0:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nnjax
 from nnjax import data, debug, losses, metrics, nn, optim, train
 from nnjax.types import Data
 
@@ -227,3 +228,68 @@ def test_wrong_values(name, argument, tmp_path, monkeypatch):
         assert frame.line.startswith("raise"), described  # a message of ours, not Python's
         text = str(info.value) + str(getattr(info.value, "__notes__", ""))
         assert argument in text or (name, argument, value) in UNNAMED, described
+
+
+def counter(after):
+    """Return a layer whose state is `after(x)` after a step."""
+    init = lambda key, x: ((), {"mean": jnp.zeros((1, 3))})  # noqa: E731
+    return nn.Layer("counter", init, lambda params, state, x, *, train, key=None: (x, {"mean": after(x)}))
+
+
+def run_with(net=nn.dense(2), optimizer=optim.sgd(0.1)):
+    return train.Run(net, losses.cross_entropy, optimizer, batch_size=4)
+
+
+def shifted(update):
+    return optim.sgd(0.1)._replace(init=lambda params: {"n": jnp.zeros(())}, update=update)
+
+
+ADVICE = {
+    "features without an axis": (
+        lambda: train.fit(RUN, (X[:, 0], Y), epochs=1, progress=False), ValueError,
+        r"got \(1,\); use x\[:, None\] for one feature per example, or x\[None\] for one example"),
+    "resume without a folder": (
+        lambda: train.fit(RUN, D, epochs=1, resume=True), ValueError, "resume=True needs out=, the folder"),
+    "sweep without a folder": (
+        lambda: train.sweep(make_run, {"r": [0.1]}, D, validation=D, epochs=1, resume="anyway"), ValueError,
+        "resume='anyway' needs out="),
+    "search without a folder": (
+        lambda: train.search(make_run, {"r": train.uniform(0, 1)}, D, validation=D, trials=2, population=2, rungs=(1,),
+                             resume=True), ValueError, "resume=True needs out="),
+    "start from a path": (
+        lambda: train.fit(RUN, D, epochs=1, start="runs/old"), TypeError, r"pass train\.load\('runs/old'\)"),
+    "a file as folder": (
+        lambda: train.fit(RUN, D, epochs=1, out=__file__), FileExistsError, "out must be a folder, but .* is a file"),
+    "a folder in a file": (
+        lambda: train.fit(RUN, D, epochs=1, out=f"{__file__}/run"), FileExistsError, r"\.py is a file; choose another"),
+    "tree before path": (lambda: nnjax.save({"a": 1}, "net"), TypeError, r"got dict; the call is save\(path, tree\)"),
+    "like before path": (lambda: nnjax.load({"a": 1}, "net"), TypeError, r"got dict; the call is load\(path, like\)"),
+    "vmap over keys": (
+        lambda: jax.vmap(lambda key: train.fit(RUN, D, epochs=1, key=key).losses)(jax.random.split(KEY, 2)), TypeError,
+        r"fit: cannot run inside .* run\.steps"),
+    "jit of a rate": (
+        lambda: jax.jit(lambda r: train.fit(make_run({"r": r}), D, epochs=1).losses)(0.1), TypeError,
+        r"fit: cannot run inside .* run\.steps"),
+    "shape of a state": (
+        lambda: train.fit(run_with(nn.serial(counter(lambda x: x.mean(0)), nn.dense(2))), D, epochs=1), TypeError,
+        r"state/0/mean changes from \(1, 3\) float32 to \(3,\) float32"),
+    "dtype of a state": (
+        lambda: train.fit(run_with(nn.serial(counter(lambda x: x[:1].astype(jnp.bfloat16)), nn.dense(2))), D, epochs=1),
+        TypeError, r"state/0/mean changes from \(1, 3\) float32 to \(1, 3\) bfloat16"),
+    "dtype of an optimizer's state": (
+        lambda: train.fit(run_with(optimizer=shifted(lambda g, s, p: (g, {"n": jnp.zeros((2,))}))), D, epochs=1),
+        TypeError, r"opt_state/n changes from \(\) float32 to \(2,\) float32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_the_message_says_what_to_do(name):
+    call, error, message = ADVICE[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_a_hidden_tracer_is_found_after_the_first_chunk():
+    with pytest.raises(TypeError, match="fit: cannot run inside"):
+        jax.vmap(lambda r: train.fit(make_run({"r": r}), D, epochs=1).losses)(jnp.ones(2))

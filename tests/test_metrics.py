@@ -359,7 +359,8 @@ def test_a_column_of_scores_ranks_the_classes():
 def test_nll_of_one_output_is_the_binary_cross_entropy_and_its_labels_are_0_and_1():
     soft = np.linspace(0, 1, N, dtype=np.float32)[:, None]
     np.testing.assert_allclose(metrics.nll(ONE, soft), losses.binary_cross_entropy(ONE, soft).mean(), rtol=1e-6)
-    assert np.isnan(metrics.accuracy(ONE, 2 * BITS)) and np.isnan(metrics.accuracy(ONE, 2.0 * BITS))
+    assert np.isnan(metrics.accuracy(ONE, 2 * BITS))
+    assert np.isnan(metrics.accuracy(ONE, 2.0 * BITS))
     with pytest.raises(TypeError, match="accuracy: prediction must be logits, got int"):
         metrics.accuracy(LOGITS.argmax(-1), LABELS)
 

@@ -576,7 +576,7 @@ def test_a_generator_may_end_early(tmp_path):
     generator = iter(batch_list([5, 3]))
     for wrong, message in (
         ({"epochs": 1}, "has no epochs"),
-        ({"epochs": None, "steps": 2, "resume": True}, "resume= needs rows in any order"),
+        ({"epochs": None, "steps": 2, "out": tmp_path, "resume": True}, "resume= needs rows in any order"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(data=generator, **wrong)

@@ -44,7 +44,7 @@ members = 3 if axis == "members" else None  # and a fourth that fills up
 run = train.Run(nn.mlp([8], 3, norm="batch"), losses.cross_entropy, optim.adam(3e-3), batch_size=8)
 result = train.fit(
     run, data.source(x, y) if kind == "source" else (x, y), validation=(x[:20], y[:20]), epochs=float(epochs),
-    members=members, mesh=mesh, out=out, resume=True, save_every=0, chunk_steps=8, progress=False,
+    members=members, mesh=mesh, out=out, resume=out is not None, save_every=0, chunk_steps=8, progress=False,
     callbacks=[lambda ts, record: print("step", record["step"], flush=True)],
 )
 history = [{name: np.asarray(value).tolist() for name, value in record.items()} for record in result.history]
@@ -228,7 +228,7 @@ mesh = jax.make_mesh((jax.device_count(),), ("members",), axis_types=(jax.shardi
 make_run = lambda hyper: train.Run(nn.dense(3), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=8)
 found = train.search(
     make_run, {"rate": train.log_uniform(1e-3, 0.3)}, (x, y), validation=(x[:20], y[:20]), trials=9, population=4,
-    rungs=(1, 2), mesh=mesh, out=out, resume=True, save_every=0,
+    rungs=(1, 2), mesh=mesh, out=out, resume=out is not None, save_every=0,
 )
 rows = [{name: value for name, value in row.items() if name != "status"} for row in found.table]
 print("result", checkpoint.digest((rows, found.best.params)))

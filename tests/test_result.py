@@ -1,6 +1,7 @@
 """The result of fit: its short form, and the scores at the lowest validation loss."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,3 +58,31 @@ def test_a_result_is_shown_in_short(folds):
     assert text.endswith("; means over the members)")
     assert len(text) < 200
     assert repr(folds._replace(diverged=np.array([-1, 3, -1, -1]))).count("diverged=[1]") == 1
+
+
+def test_other_results_are_shown_in_short():
+    make = lambda hyper: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=4)  # noqa: E731
+    swept = train.sweep(make, {"rate": [0.1, 0.2]}, DATA, validation=DATA, epochs=1, progress=False)
+    assert repr(swept).startswith("Sweep(settings=2, best={'rate': 0.")
+    space = {"rate": train.log_uniform(0.1, 1)}
+    found = train.search(make, space, DATA, validation=DATA, trials=3, population=3, rungs=(1,), progress=False)
+    assert repr(found).startswith("Search(trials=3, networks=3, best=TrialNetwork(trial=")
+    unstable = train.Run(
+        nn.serial(nn.dense(8), jnp.exp, nn.dense(1)), losses.squared_error, optim.sgd(9.0), batch_size=4
+    )
+    replay = train.replay(unstable, (10 * X, X[:, :1]), epochs=2)
+    assert replay is not None
+    assert repr(replay) == f"Replay({replay})"
+    assert max(map(len, map(repr, (swept, found, replay)))) < 300
+
+
+def test_records_after_the_stop_of_a_member_are_nan_although_it_did_not_diverge():
+    make = lambda hyper: train.Run(nn.dense(2), losses.cross_entropy, optim.sgd(hyper["rate"]), batch_size=4)  # noqa: E731
+    swept = train.sweep(make, {"rate": [0.0, 0.5]}, DATA, validation=DATA, epochs=4, patience=1, progress=False)
+    result = swept.result
+    np.testing.assert_array_equal(result.stopped, [True, False])
+    np.testing.assert_array_equal(
+        np.isnan([record["loss"] for record in result.history])[:, 0], [False, False, True, True]
+    )
+    assert np.isfinite([record["loss"][1] for record in result.history]).all()
+    assert (result.diverged == -1).all()

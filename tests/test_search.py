@@ -370,6 +370,7 @@ def test_folds():
     )  # each row is predicted by a network that has not seen it
 
 
+@pytest.mark.filterwarnings("ignore:search. make_run does not read unused")
 def test_an_advantage_within_noise_is_a_warning():
     same = {"unused": train.choice([1, 2, 3])}
     with pytest.warns(UserWarning, match="within noise"):
@@ -523,6 +524,28 @@ def test_mistakes_in_make_run_are_explained():
         assert re.search(message, "; ".join(error.value.__notes__))
     with pytest.raises(TypeError, match=r"^make_run: its result must be a train\.Run"):
         search(lambda hyper: None, RATE)
+
+
+def test_a_setting_that_no_structure_reads_is_a_warning():
+    def make(hyper):
+        return linear({"rate": 0.1 if hyper["fixed"] else hyper["rate"]})
+
+    fixed = {"fixed": train.structure([True, False])}
+    few = {"trials": 4, "population": 2, "rungs": (1,)}
+    search(make, RATE | fixed, **few)
+    with pytest.warns(UserWarning, match="search: make_run does not read n, depth, .* remove it from the space"):
+        search(make, RATE | fixed | {"n": train.choice([1, 2]), "depth": train.structure([3])}, **few)
+
+
+@NOISE
+def test_the_best_trial_of_several_seeds_predicts_with_vmap():
+    found = search(linear, RATE, rungs=(1,), trials=3, seeds=2)
+    best = found.best
+    logits = jax.vmap(best.run.predict, (0, 0, None))(best.params, best.state, HELD_OUT.x)
+    assert logits.shape == (2, len(HELD_OUT.x), 2)
+    assert found.ensemble(1).predict(HELD_OUT.x).shape == (len(HELD_OUT.x), 2)
+    with pytest.raises(ValueError, match=r"leading axis .* jax\.vmap\(run\.predict, \(0, 0, None\)\)"):
+        best.run.predict(best.params, best.state, HELD_OUT.x)
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,48 @@ def test_schedules_that_branch_on_a_swept_argument_are_named(name):
         sweep(scheduled(BRANCHES[name]), {"h": [0.1, 0.3]})
 
 
+READS_RATE = {
+    "by name": lambda hyper: linear({"rate": hyper["rate"]}),
+    "by get": lambda hyper: linear({"rate": hyper.get("rate", 0.1)}),
+    "in the objective": lambda hyper: train.Run(
+        nn.dense(2),
+        objective=lambda params, state, batch, *, train, key: (hyper["rate"] * batch.x[:, 0], state, {}),
+        optimizer=optim.sgd(0.1),
+        batch_size=4,
+    ),
+}
+READS_ALL = {
+    "**": lambda hyper: linear({**hyper}),
+    "|": lambda hyper: linear(hyper | {"rate": 0.1}),
+    "dict": lambda hyper: linear(dict(hyper)),
+    "call": lambda hyper: linear(dict(**hyper)),
+    "items": lambda hyper: linear({name: value for name, value in hyper.items()}),  # noqa: C416
+    "tree": lambda hyper: linear(jax.tree.map(jnp.exp, hyper)),
+}
+
+
+@pytest.mark.parametrize("name", READS_RATE)
+def test_a_hyper_parameter_that_no_run_reads_is_a_warning(name):
+    with pytest.warns(UserWarning, match=r"sweep: make_run does not read decay, .* hyper\['decay'\]"):
+        sweep(READS_RATE[name], {"rate": [0.1, 0.2], "decay": [0.0, 0.1]}, steps=1, epochs=None)
+    sweep(READS_RATE[name], {"rate": [0.1, 0.2]}, steps=1, epochs=None)
+
+
+@pytest.mark.parametrize("name", READS_ALL)
+def test_a_copy_reads_all_hyper_parameters(name):
+    sweep(READS_ALL[name], {"rate": [0.1, 0.2], "decay": [0.0, 0.1]}, steps=1, epochs=None)
+
+
+def test_a_missing_hyper_parameter_is_explained():
+    with pytest.raises(KeyError) as error:
+        sweep(linear, {"lr": [0.1]})
+    assert "make_run reads 'rate', but hyper has only lr" in error.value.__notes__
+
+
 # The table -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:sweep. make_run does not read tag")
 def test_the_table_is_sorted_by_validation_loss():
     table, result = sweep(linear, {"rate": [0.001, 0.3, 0.03], "tag": [7, 8, 9]})
     last = result.history[-1]

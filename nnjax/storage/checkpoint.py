@@ -179,5 +179,5 @@ def _restore(
     path: Path, like: Like, leaves: dict[str, Any], header: tensor_file.Header
 ) -> tuple[PyTree, dict[str, Any]]:
     tree = like(header.metadata) if callable(like) else like
-    error = f"{path} is from a different network or optimizer:"
+    error = f"{path} does not have the expected arrays:"
     return tensor_file.restore_structure(tree, leaves, header.empty, error), header.metadata

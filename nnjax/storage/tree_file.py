@@ -26,7 +26,7 @@ def save(path: str | Path, tree: PyTree) -> None:
 
     Raises:
       OSError: if writing fails, for example if the folder does not exist. An existing file stays intact.
-      TypeError: if a leaf is not numeric.
+      TypeError: if a leaf is not numeric, or if `path` is not a path.
       ValueError: if two leaves have the same path, as in `{"a/b": 1, "a": {"b": 2}}`, or one is named `__metadata__`.
 
     >>> params, _ = nn.named(body=nn.dense(3), head=nn.dense(2)).init(jax.random.key(0), jnp.ones((1, 4)))
@@ -34,6 +34,10 @@ def save(path: str | Path, tree: PyTree) -> None:
     >>> nnjax.load("net.safetensors")["head"]["w"].shape
     (3, 2)
     """
+    if not isinstance(path, (str, Path)):
+        raise TypeError(
+            f"save: path must be a string or a Path, got {type(path).__name__}; the call is save(path, tree)"
+        )
     leaves, _ = tensor_file.named_leaves(tree)
     numbers = {name: type(leaf).__name__ for name, leaf in leaves.items() if type(leaf) in NUMBERS.values()}
     write_file(as_path(path), *tensor_file.serialize(tree, FORMAT, {"numbers": numbers}))
@@ -63,6 +67,10 @@ def load(path: str | Path, like: PyTree | None = None) -> PyTree:
     >>> jax.tree.structure(nnjax.load("net.safetensors", like=shapes)) == jax.tree.structure(params)
     True
     """
+    if not isinstance(path, (str, Path)):
+        raise TypeError(
+            f"load: path must be a string or a Path, got {type(path).__name__}; the call is load(path, like)"
+        )
     path = as_path(path)
     leaves, header = tensor_file.read(path)
     if like is not None:

@@ -32,7 +32,7 @@ from nnjax.train.engine.member_groups import (
 )
 from nnjax.train.engine.options import Callback, FitOptions, PartialRun, Resume
 from nnjax.train.engine.progress import progress_bar
-from nnjax.train.engine.trainable import check_trainable, evaluation_params
+from nnjax.train.engine.trainable import check_trainable, evaluation_params, refuse_tracing
 from nnjax.train.folds import Folds
 from nnjax.train.load import SavedRun, save_weights
 from nnjax.train.result import Result, history_of, single_result
@@ -194,6 +194,7 @@ def fit_job(
             raise TypeError(f"fit: folds must be train.Folds(train, held_out), got {type(folds).__name__}")
         members = _agreed_members("folds", len(folds.train.table), members)
     keys, members = _member_keys(jax.random.key(0) if key is None else key, members)
+    refuse_tracing((keys, data if isinstance(data, tuple) else None, start, validation))
     if members is None and mesh is not None and MEMBERS in getattr(mesh, "axis_names", ()):
         raise ValueError(f"fit: a mesh with an axis '{MEMBERS}' needs members=…")
     job = make_job(

@@ -54,6 +54,10 @@ class Replay(NamedTuple):
     def __str__(self) -> str:
         return self.describe("the data")
 
+    def __repr__(self) -> str:
+        """Return a summary without the state and the batch."""
+        return f"Replay({self})"
+
     def describe(self, data: str) -> str:
         """Return the same text as `str`, but use `data` as the name of the data."""
         where = f"step {self.step}" + ("" if self.member is None else f", member {self.member}")

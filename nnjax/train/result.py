@@ -18,7 +18,8 @@ class Result(NamedTuple):
     """The result of `fit`. For an ensemble every array has a leading axis (members, ...).
 
     With `patience`, predict with `best`, the network with the lowest validation loss; `ts` is the state after the last
-    step.
+    step. After a member has stopped, it takes no steps, so its means in later records are NaN. Only `diverged` says
+    whether a loss was not finite.
     """
 
     ts: TrainState  # the state after the last step

@@ -441,5 +441,10 @@ def _match_initial(name: str, tree: PyTree, initial: PyTree) -> PyTree:
 
 def metric_name(metric: Metric) -> str:
     """Return the name of a metric in logs, which is the name of its function."""
-    function = getattr(metric, "func", metric)  # the function inside a functools.partial
-    return getattr(metric, "__name__", getattr(function, "__name__", type(metric).__name__))
+    return function_name(metric)
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return the name of a function, also of one inside a `functools.partial`."""
+    inner = getattr(function, "func", function)
+    return getattr(function, "__name__", getattr(inner, "__name__", type(function).__name__))

@@ -44,6 +44,7 @@ from nnjax.train.engine.search.results import (
 from nnjax.train.engine.search.saving import SearchOptions
 from nnjax.train.engine.search.schedule import RUNNING, Ledger, Schedule, first_state
 from nnjax.train.engine.search.selection import Selection, select
+from nnjax.train.engine.settings import warn_of_unread_settings
 from nnjax.train.folds import Folds, Rows
 from nnjax.train.space import Dimension, check_space
 from nnjax.types import Data, Key, PyTree, Trainable
@@ -66,6 +67,10 @@ class Search(NamedTuple):
     seconds: Seconds
     validation: Data | None  # validation data, which `ensemble` uses; with folds, the data
     held_out_rows: Rows | None = None  # rows of `validation` that each fold holds out; None means all rows
+
+    def __repr__(self) -> str:
+        """Return a summary with the number of trials and the best one."""
+        return f"Search(trials={len(self.table)}, networks={len(self.networks)}, best={self.best!r})"
 
     def ensemble(self, k: int, combine: Callable[[PyTree], PyTree] | None = None) -> Selection:
         """Select an ensemble of `k` networks greedily by the validation loss. It may contain a network several times.
@@ -159,13 +164,17 @@ def search(
     Returns:
       `Search(best, table, networks, rank_correlations, advantage, seconds, validation, held_out_rows)`. Trials are
       ranked by their lowest score at any rung, and their networks are from this rung; trials that diverged come last.
+      To predict, call `best.run.predict(best.params, best.state, x)`. With seeds or folds, parameters and state have a
+      leading axis, so call `jax.vmap(best.run.predict, (0, 0, None))` with the same arguments; it returns the
+      prediction of each seed or fold. `ensemble(1).predict(x)` combines the predictions of one trial.
 
     Raises:
       ValueError, TypeError: if an argument is out of range or has the wrong type; also as raised by `sweep`.
       RunMismatchError, FileExistsError, InterruptedRun: as raised by `fit`.
 
     Warns:
-      UserWarning: with seeds or folds, if the best and the second-best trial differ by no more than noise.
+      UserWarning: with seeds or folds, if the best and the second-best trial differ by no more than noise. It is also
+        issued if `make_run` does not read a setting.
       RuntimeWarning: if all trials diverged.
 
     >>> digits = data.load("digits")
@@ -220,7 +229,7 @@ def search(
             folds=None if folds is None else Folds(*(repeat_rows(rows, schedule.slots) for rows in folds)),
             validation=validation,
         )
-        _check_score(job, score)
+        _check_runs(job, score, make_run, [] if groups else structures)
         schedule = schedule._replace(ends=rung_steps(job, epochs, replicates))
         begun = sum(len(group.numbers) for group in groups.values())
         numbers = np.arange(begun, begun + count)
@@ -358,8 +367,10 @@ def rung_steps(job: Job, epochs: Sequence[float], replicates: int) -> np.ndarray
     return steps
 
 
-def _check_score(job: Job, score: Any) -> None:
-    """Check that the runs evaluate a scalar with this name, and that lower values are better."""
+def _check_runs(
+    job: Job, score: Any, make_run: Callable[[Any], Any], structures: Sequence[tuple[tuple[str, Any], ...]]
+) -> None:
+    """Check that the runs read all settings and evaluate a scalar named `score`, and that lower values are better."""
     hyper, key = index_tree((job.members.hyper, job.members.keys), 0)
 
     def evaluate() -> PyTree:
@@ -374,3 +385,6 @@ def _check_score(job: Job, score: Any) -> None:
         )
     if score in HIGHER_IS_BETTER:
         raise ValueError(f"search: lower scores are better, so {score!r} would find the worst trial; pass '-{score}'")
+    if structures:
+        settings = [{**(hyper or {}), **dict(fixed)} for fixed in structures]
+        warn_of_unread_settings("search", "the space", make_run, settings, (key, sample(job.data), job.held_out))

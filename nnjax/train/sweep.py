@@ -13,13 +13,14 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nnjax import checks
-from nnjax.data import Source
+from nnjax.data import Source, sample
 from nnjax.data._transfers import allow_transfers
 from nnjax.data._validate import cast
 from nnjax.train.engine.distributed import refuse_forked_process
 from nnjax.train.engine.ensemble import Ensemble, Strategy
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import Callback, FitOptions, Record, Resume
+from nnjax.train.engine.settings import named_missing_setting, warn_of_unread_settings
 from nnjax.train.fit import train_members
 from nnjax.train.result import Result
 from nnjax.types import Data, Key, Trainable
@@ -33,6 +34,10 @@ class Sweep(NamedTuple):
 
     table: list[Record]  # one row per setting, lowest validation loss first: setting, loss and validation scores
     result: Result  # result of all members, sorted by setting, then by seed
+
+    def __repr__(self) -> str:
+        """Return a summary with the number of settings, the best one and the result."""
+        return f"Sweep(settings={len(self.table)}, best={self.table[0]}, result={self.result!r})"
 
 
 @allow_transfers
@@ -99,6 +104,9 @@ def sweep(
         of the table, if values differ in length or are out of range (the message names the setting); and as raised by
         `fit`.
 
+    Warns:
+      UserWarning: if `make_run` does not read a hyper-parameter.
+
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
     >>> table = train.sweep(make, {"rate": [1e-4, 1e-2]}, digits.train, validation=digits.test, epochs=2).table
@@ -130,7 +138,8 @@ def sweep(
     settings = len(next(iter(values.values())))
     for i in range(settings):  # build each run with concrete numbers, because tracers cannot be checked
         setting = {name: column[i] for name, column in values.items()}
-        with checks.located(f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in setting.items())):
+        place = f"in setting {i} of sweep: " + ", ".join(f"{name}={v:g}" for name, v in setting.items())
+        with checks.located(place), named_missing_setting(list(setting), "hyper"):
             make_run({name: jnp.asarray(value) for name, value in setting.items()})
     key = checks.key("sweep", jax.random.key(0) if key is None else key)
     keys = key[None] if seeds == 1 else jax.random.split(key, seeds)
@@ -142,6 +151,9 @@ def sweep(
         options=options,
         validation=validation,
     )
+    first = {name: jnp.asarray(column[0]) for name, column in values.items()}
+    example = job.members.keys[0], sample(job.data), job.held_out
+    warn_of_unread_settings("sweep", "hyper", make_run, [first], example)
     result = train_members(job, options)
     return Sweep(_table(values, result, seeds, by_best=patience is not None), result)
 

@@ -23,9 +23,12 @@ class RunMismatchError(ValueError):
             text = "fit: this run differs from the interrupted run, which therefore cannot be continued"
             super().__init__(f"{text}:\n{format_differences(differences)}\npass the same arguments")
             return
-        remedy = (
-            f"{reason}\nchoose another out=" if reason else "resume='anyway' continues anyway; or choose another out="
-        )
+        remedy = "resume='anyway' continues anyway; or choose another out="
+        if reason:
+            other_program = any(name == "step" for name, _, _ in differences)  # only then do the arrays tell more
+            remedy = (
+                f"{reason}\nchoose another out=" if other_program else "pass the saved values, or choose another out="
+            )
         super().__init__(
             f"{folder}: the run differs from the saved one, so it cannot be resumed exactly:\n"
             f"{format_differences(differences)}\n{remedy}"

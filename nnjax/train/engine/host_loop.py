@@ -26,6 +26,7 @@ from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.placement import copy_tree, replicate, shard_members, snapshot, to_host
 from nnjax.train.engine.resume import Save, resumable
 from nnjax.train.engine.signals import deferred_interrupts
+from nnjax.train.engine.trainable import refuse_tracing
 from nnjax.types import Data, Log
 
 CHUNK_SECONDS = 0.25  # target duration of a chunk, after which progress and Ctrl-C are handled
@@ -189,7 +190,9 @@ def chunk_function(job: Job, data: Data | None) -> Advance:
     def advance(fs: FitState, done: np.ndarray, until: np.ndarray, block: Block | None) -> tuple[FitState, Log, Status]:
         examples, positions = (data, None) if block is None else block
         args = fixed._replace(positions=positions, until=shard_members(ensemble, until.astype(np.int32)))
-        return train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
+        result = train_chunk(ensemble, fs, args, examples, np.int32((until - done).max()))
+        refuse_tracing(result[-1])
+        return result
 
     return advance_to_operation(advance, ensemble.members)
 

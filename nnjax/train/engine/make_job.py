@@ -2,6 +2,7 @@
 
 import math
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -142,6 +143,8 @@ def _initial_values(job: Job, start: Any) -> tuple[PyTree, PyTree] | None:
     """
     if start is None:
         return None
+    if isinstance(start, (str, Path)):
+        raise TypeError(f"fit: start must be parameters or a state, got a path; pass train.load({str(start)!r})")
     members = len(job.members.keys)
     hyper, key = index_tree((job.members.hyper, job.members.keys), 0)
     run = job.ensemble.run(hyper)

@@ -21,6 +21,10 @@ class PartialRun(NamedTuple):
     group: int | None
     groups: tuple[tuple[Any, Any], ...]  # the state and the logs of each group that began
 
+    def __repr__(self) -> str:
+        """Return a summary without the state and the data."""
+        return f"PartialRun(members={self.job.ensemble.members}, groups={len(self.groups)})"
+
 
 Resume = bool | Literal["anyway"] | PartialRun
 
@@ -67,14 +71,26 @@ class FitOptions:
         ):
             raise ValueError(f"fit: resume must be True, False, 'anyway' or error.partial, got {self.resume!r}")
         checks.flag("fit", "progress", self.progress)
-        if self.out is not None and not isinstance(self.out, (str, Path)):
-            raise TypeError(f"fit: out must be a folder, as a string or a Path, got {self.out!r}")
-        if self.out is not None and not str(self.out):
-            raise ValueError("fit: out must be a folder, got ''; out='.' is the current folder")
+        self._check_folder()
         if not isinstance(self.callbacks, (tuple, list)):
             raise TypeError(f"fit: callbacks must be a list of functions, as in [f], got {self.callbacks!r:.80}")
         for callback in self.callbacks:
             checks.function_of("fit", "callbacks", callback, "ts", "record")
+
+    def _check_folder(self) -> None:
+        if self.out is None:
+            if self.resume and not isinstance(self.resume, PartialRun):
+                raise ValueError(
+                    f"fit: resume={self.resume!r} needs out=, the folder of the checkpoints; pass out=, or omit resume="
+                )
+            return
+        if not isinstance(self.out, (str, Path)):
+            raise TypeError(f"fit: out must be a folder, as a string or a Path, got {self.out!r}")
+        if not str(self.out):
+            raise ValueError("fit: out must be a folder, got ''; out='.' is the current folder")
+        folder = as_path(self.out)
+        if file := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+            raise FileExistsError(f"fit: out must be a folder, but {file} is a file; choose another out=")
 
     @property
     def folder(self) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax import checks
 from nnjax.data import Source, n_rows, sample
-from nnjax.train.run import metric_name
+from nnjax.train.run import function_name
 from nnjax.types import Data, Loss, PyTree
 
 PROBES = (-1, 0, 1, 2)  # targets that show which values a loss accepts
@@ -79,8 +79,8 @@ def _invalid_target(
         """Return for each row whether its loss is NaN for two predictions."""
         n = len(jax.tree.leaves(y)[0])
         with jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
-            values = [np.asarray(compiled(_random_prediction(outputs, n, low), y)) for low in (0.2, -0.8)]
-        return np.isnan(values).all(0)
+            values = [compiled(_random_prediction(outputs, n, low), y) for low in (0.2, -0.8)]
+            return np.asarray(np.isnan(values[0]) & np.isnan(values[1]))
 
     def with_leaf(row: PyTree, i: int, value: Any) -> PyTree:
         targets = jax.tree.leaves(row)
@@ -129,8 +129,8 @@ def _message(loss: Loss, target: np.ndarray, invalid: Any, accepted: list[int]) 
     if len(values) == len(accepted) == 2:
         fix = f"use np.where(y == {values[1]:g}, {accepted[1]}, {accepted[0]})"
     return (
-        f"{invalid:g} in row {{row}} makes the loss NaN; of the targets {_listed(PROBES)}, {metric_name(loss)} accepts "
-        f"{_listed(accepted)}; {fix}"
+        f"{invalid:g} in row {{row}} makes the loss NaN; of the targets {_listed(PROBES)}, {function_name(loss)} "
+        f"accepts {_listed(accepted)}; {fix}"
     )
 
 

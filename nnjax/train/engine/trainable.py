@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from nnjax import checks
 from nnjax.train.objective import check_log
 from nnjax.train.run import Run, draw_rows
 from nnjax.types import Data, Key, Log, Params, PyTree, Trainable, TrainState
@@ -40,6 +41,15 @@ def check_trainable(where: str, name: str, run: Any) -> Trainable:
     return run
 
 
+def refuse_tracing(tree: PyTree) -> None:
+    """Raise TypeError if JAX traces a leaf: `fit` was called inside of a transformation such as `jax.vmap`."""
+    if any(map(checks.is_traced, jax.tree.leaves(tree))):
+        raise TypeError(
+            "fit: cannot run inside jax.jit, jax.vmap or jax.grad, because its loop is in Python; pass members= or use "
+            "train.sweep, or transform run.steps(run.init(key, data), data, n)"
+        )
+
+
 def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> TrainState:
     """Return the initial state, with random parameters or with `(params, state)`; raise unless it is a TrainState."""
     ts = run.init(key, data) if start is None else run.init(key, data, params=start[0], state=start[1])  # type: ignore[call-arg]
@@ -50,18 +60,18 @@ def initial_train_state(run: Trainable, key: Key, data: Data, start: PyTree) -> 
 
 def take_step(run: Trainable, ts: TrainState, batch: Data) -> tuple[TrainState, Log]:
     """Take a step, and return the state and the log; raise unless both have the required structure."""
-    if isinstance(run, Run):
-        return run.step(ts, batch)
     output: Any = run.step(ts, batch)
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[0], TrainState):
         raise TypeError(f"fit: {type(run).__name__}.step must return (TrainState, log), got {output!r:.80}")
     new, log = output
-    expected, got = (jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (ts, new))
-    if expected != got:
+    difference = checks.structure_difference(new, ts) or checks.leaf_difference(new, ts)
+    if difference:
         raise TypeError(
-            f"fit: {type(run).__name__}.step must return a state with the same structure, shapes and dtypes, "
-            f"{expected}, got {got}"
+            f"fit: {type(run).__name__}.step must return a state with the same structure, shapes and dtypes, but "
+            f"{difference}; a layer's apply and an optimizer's update must return what their init returned"
         )
+    if isinstance(run, Run):
+        return new, log
     log = check_log(f"{type(run).__name__}.step", log, with_loss=True)
     return new, log
 

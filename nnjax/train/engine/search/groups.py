@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from nnjax import checks
+from nnjax.train.engine.settings import named_missing_setting
 from nnjax.train.space import Dimension
 from nnjax.types import Trainable
 
@@ -71,11 +72,8 @@ def check_structure(make_run: Any, setting: dict[str, Any]) -> None:
     names = [*setting, *(name for name, _ in getattr(make_run, "fixed", ()))]
     with checks.located("in a setting of search: " + ", ".join(f"{name}={value}" for name, value in setting.items())):
         try:
-            make_run(numbers)
-        except KeyError as error:
-            if error.args[:1] and error.args[0] not in names:
-                error.add_note(f"make_run reads {error.args[0]!r}, but the space has only {', '.join(names)}")
-            raise
+            with named_missing_setting(names, "the space"):
+                make_run(numbers)
         except TypeError as error:
             if setting:
                 error.add_note(

@@ -30,9 +30,17 @@ class TrialNetwork(NamedTuple):
     score: float  # the trial's lowest score at any rung
     epochs: float  # number of epochs that the network was trained, up to the rung with the trial's lowest score
     run: Trainable  # the run with these settings
-    params: Params  # with an axis (replicates, ...) for several seeds or folds
+    params: Params  # with a leading axis (replicates, ...) for several seeds or folds, as in `state`
     state: State
     replicates: int | None = None  # number of seeds or folds; None if each trial is one run
+
+    def __repr__(self) -> str:
+        """Return a summary without the network."""
+        several = "" if self.replicates is None else f", replicates={self.replicates}"
+        return (
+            f"TrialNetwork(trial={self.trial}, settings={self.settings}, score={self.score:.4g}, "
+            f"epochs={self.epochs:g}{several})"
+        )
 
 
 class Group(NamedTuple):
