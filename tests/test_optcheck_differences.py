@@ -4,6 +4,7 @@ import functools
 import os
 from typing import ClassVar
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -105,6 +106,14 @@ CASES = {  # old and new texts, and what differs
     "exponential decay of λ": (
         [("-0.001 *", "-0.001 * 0.98 ** (t - 1) *"), (DECAY, f"{DECAY} * 0.98 ** (t - 1)")],
         {"schedule-exponential", "rate_decay"},
+    ),
+    "ε added to the step": (
+        [("-0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)", "-(0.001 * m_hat / np.sqrt(v_hat) + 1e-8)")],
+        {"eps-added to the step"},
+    ),
+    "decay twice": ([("m = ", "g = g + 0.01 * p\nm = ")], {"decay-l2 and decoupled"}),
+    "NAdam without β₁": (
+        [(M_HAT, "m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g / (1 - 0.9**t)")], {"numerator-nadam without b1"},
     ),
     "gradient instead of m_hat": ([(M_HAT, "g")], {"first-none"}),
     "corrected gradient": ([(M_HAT, "g / (1 - 0.9**t)")], {"first-gradient"}),
@@ -227,6 +236,41 @@ def test_one_second_moment_for_many_elements_is_named(shared, truth):
 
     report = optcheck.compare(Adagrad, "torch.adagrad")
     assert [[cause.id for cause in part.causes] for part in report.diagnosis.explanations] == [[truth]]
+
+
+ADABELIEF, RMSPROP, LAMB = (LIBRARY_RULES[name] for name in ("optax.adabelief", "torch.rmsprop", "optax.lamb"))
+
+
+def test_mistakes_in_adabelief_and_lamb_are_named():
+    for choice in ("belief absolute", "belief plus"):
+        updates = update_array(ADABELIEF._replace(rule=ADABELIEF.rule._replace(second=choice)), INPUTS)
+        assert found(updates, ADABELIEF) == [{f"second-{choice}"}]
+    updates = update_array(LAMB._replace(rule=LAMB.rule._replace(trust="lamb inverted")), INPUTS)
+    assert found(updates, LAMB) == [{"trust-lamb inverted"}]
+
+
+def test_an_initial_moment_and_another_number_are_named():
+    updates = update_array(RMSPROP._replace(hyper=RMSPROP.hyper._replace(second_start=1.0, eps=1e-6)), INPUTS)
+    assert found(updates, RMSPROP) == [{"second_start", "eps"}]
+
+
+def test_several_differences_are_not_blamed_on_float32():
+    def step(params, grads, state):
+        new = {name: 0.9 * state[name] + 0.1 * g**2 for name, g in grads.items()}
+        return {name: p - 0.01 * grads[name] / (np.sqrt(new[name]) + 2.3e-7) for name, p in params.items()}, new
+
+    reference = optax.rmsprop(0.01, eps_in_sqrt=False)
+    report = optcheck.compare(step, reference, init=functools.partial(jax.tree.map, np.ones_like), max_fits=100)
+    assert "precision" not in {cause.id for cause in report.causes}
+
+
+def test_rules_that_couple_elements_take_many_settings_at_once():
+    rule = ADAMW.rule._replace(variance="mars", centre="rows", clip="leaf norm", second_scope="leaf mean", trust="lamb")
+    rates = np.array([[0.1], [0.3]])
+    together = update_array(Formula(rule, ADAMW.hyper._replace(gamma=rates)), INPUTS)
+    for i, rate in enumerate(rates[:, 0]):
+        alone = update_array(Formula(rule, ADAMW.hyper._replace(gamma=rate)), INPUTS)
+        np.testing.assert_allclose(together[:, i], alone, rtol=1e-12)
 
 
 RADAM = LIBRARY_RULES["optax.radam"]

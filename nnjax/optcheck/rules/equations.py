@@ -40,6 +40,8 @@ SECOND = {
     "largest weighted": "max(β₂ v, (1 - β₂) |g|)",
     "largest with eps": "max(β₂ v, |g| + ε)",
     "belief": "β₂ v + (1 - β₂) (g - m)²",
+    "belief absolute": "β₂ v + (1 - β₂) |g - m|",
+    "belief plus": "β₂ v + (1 - β₂) (g + m)²",
     "belief old m": "β₂ v + (1 - β₂) (g - m_old)²",
     "yogi": "v - (1 - β₂) sign(v - g²) g²",
     "yogi wrong sign": "v + (1 - β₂) sign(v - g²) g²",
@@ -148,6 +150,7 @@ SYMBOLS = {
     "b2": "β₂",
     "eps": "ε",
     "eps_root": "ε_root",
+    "eps_state": "ε_v",
     "momentum": "μ",
     "dampening": "τ",
     "weight_decay": "w",
@@ -182,7 +185,7 @@ def equations(formula: Formula) -> list[str]:
     if rule.first != "none":
         lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
     if rule.second != "none":
-        eps = (" + ε_root" if hyper.eps_root > 0 else " + ε") if "in state" in rule.eps else ""
+        eps = (" + ε_v" if hyper.eps_state > 0 else " + ε") if "in state" in rule.eps else ""
         second = f"{SECOND[rule.second].replace('g²', SCOPE[rule.second_scope])}{eps}"
         second = f"max(v, {second})" if rule.maximum == "in v" else second
         lines.append(f"v ← {second}" + _storage(rule.second_storage, "v"))
@@ -214,7 +217,9 @@ def _numbers(formula: Formula) -> str:
     rule, hyper = formula
     names = hyper_names(rule)
     names += [
-        name for name in ("first_start", "second_start", "velocity_start", "eps_root") if getattr(hyper, name) != 0
+        name
+        for name in ("first_start", "second_start", "velocity_start", "eps_root", "eps_state")
+        if getattr(hyper, name) != 0
     ]
     names += ["momentum_decay"] if _has_varying_momentum(formula) else []
     return numbers(names, hyper)

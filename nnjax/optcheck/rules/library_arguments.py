@@ -29,7 +29,7 @@ B1_B2_EPS = {"b1": "b1", "b2": "b2", "eps": "eps"}
 OPTAX: dict[str, tuple[UpdateRule, dict[str, str]]] = {
     "scale_by_adam": (ADAM, B1_B2_EPS | {"eps_root": "eps_root"}),
     "scale_by_amsgrad": (ADAM._replace(maximum="corrected"), B1_B2_EPS | {"eps_root": "eps_root"}),
-    "scale_by_belief": (BELIEF, B1_B2_EPS | {"eps_root": "eps_root"}),
+    "scale_by_belief": (BELIEF, B1_B2_EPS | {"eps_root": "eps_state"}),
     "scale_by_yogi": (ADAM._replace(second="yogi"), B1_B2_EPS),
     "scale_by_radam": (ADAM._replace(rectification="above 5"), {"b1": "b1", "b2": "b2"}),
     "scale_by_adamax": (ADAMAX, B1_B2_EPS),

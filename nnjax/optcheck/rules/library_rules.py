@@ -47,7 +47,7 @@ LIBRARY_RULES: dict[str, Formula] = {
     "optax.adamax": Formula(ADAMAX, HyperParams()),
     "optax.nadam": Formula(NADAM, HyperParams()),
     "optax.radam": Formula(ADAM._replace(rectification="above 5"), HyperParams()),
-    "optax.adabelief": Formula(ADAM._replace(second="belief", eps="in state"), HyperParams(eps=1e-16, eps_root=1e-16)),
+    "optax.adabelief": Formula(ADAM._replace(second="belief", eps="in state"), HyperParams(eps=1e-16, eps_state=1e-16)),
     "optax.yogi": Formula(
         ADAM._replace(second="yogi"), HyperParams(eps=1e-3, eps_root=0.0, first_start=1e-6, second_start=1e-6)
     ),

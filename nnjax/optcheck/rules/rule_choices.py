@@ -108,6 +108,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "largest weighted": "the second moment is max(β₂ v, (1 - β₂) |g|)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
         "belief": "the second moment averages (g - m)² with the new m",
+        "belief absolute": "the second moment averages |g - m| instead of (g - m)²",
+        "belief plus": "the second moment averages (g + m)² instead of (g - m)²",
         "belief old m": "the second moment averages (g - m)² with m of the previous step",
         "yogi": "the second moment changes by (1 - β₂) g² towards g² (Yogi)",
         "yogi wrong sign": "the second moment changes by (1 - β₂) g² away from g² (Yogi with the wrong sign)",
@@ -320,6 +322,7 @@ RARE = {  # choices that are intended, or rare as one of three mistakes
     ("second_correction", "subtracted"), ("clip", "step value"), ("clip", "step global norm"),
     ("clip", "step leaf norm"), ("second_scope", "global norm"), ("second_scope", "leaf norm"), ("maximum", "minimum"),
     ("sign", "tanh"), ("second", "twice the gradient"), ("second", "largest with sign"), ("first", "gradient"),
+    ("second", "belief absolute"), ("second", "belief plus"),
     ("rate_position", "twice"), ("decay", "l2 and decoupled"), ("decay", "after trust"), ("eps", "added to the step"),
     ("second", "centered old mean"), ("second", "centered plus"), ("second", "largest of m"),
     ("second", "largest weighted"), ("numerator", "nadam without b1"), ("numerator", "nadam with raw m"),
@@ -441,7 +444,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:
-    """Return the names of hyper-parameters that affect a rule, except initial moments, eps_root and momentum_decay."""
+    """Return the names of hyper-parameters that affect a rule, except those that are usually zero."""
     second = rule.second not in ("none", "sum", "absolute sum", "largest square", "mean")
     names = {
         "learning_rate": True,

@@ -66,7 +66,8 @@ class HyperParams(NamedTuple):
     b1: Number = 0.9
     b2: Number = 0.999
     eps: Number = 1e-8
-    eps_root: Number = 0.0  # a second ε inside the root; with eps="in state", the ε added to v, or 0 to use eps there
+    eps_root: Number = 0.0  # a second ε inside the root
+    eps_state: Number = 0.0  # the ε added to v if eps is "in state"; 0 to use eps there
     momentum: Number = 0.9  # decay rate of the velocity
     dampening: Number = 0.0
     weight_decay: Number = 0.0
@@ -154,6 +155,8 @@ SECOND: Choices = {
     "largest weighted": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g)),
     "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
     "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
+    "belief absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g - m),
+    "belief plus": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g + m) ** 2,
     "belief old m": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - s.m) ** 2,
     "yogi": lambda h, s, g, m, t: s.v - (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "yogi wrong sign": lambda h, s, g, m, t: s.v + (1 - h.b2) * np.sign(s.v - g**2) * g**2,
@@ -293,7 +296,7 @@ def _direction(
     v = SECOND[rule.second](h, state, _shared(rule.second_scope, g, leaf), m, t)
     v = np.maximum(state.v, v) if rule.maximum == "in v" else v
     if rule.eps in ("in state", "in state only"):
-        v = v + np.where(h.eps_root > 0, h.eps_root, h.eps)
+        v = v + np.where(h.eps_state > 0, h.eps_state, h.eps)
     c1 = CORRECTION[rule.first_correction](h.b1, h.b2, h.b3, t)
     c2 = CORRECTION[rule.second_correction](h.b2, h.b1, h.b3, t)
     m_step = m if rule.first_lag == "none" else state.m
@@ -432,8 +435,9 @@ def _gradient_decay(decay: str, w: Number, p: np.ndarray) -> np.ndarray:
 def _centre(centre: str, g: np.ndarray, row: np.ndarray) -> np.ndarray:
     if centre == "none":
         return g
-    sums, sizes = np.bincount(row + 1, g), np.bincount(row + 1)
-    return np.where(row < 0, g, g - (sums / np.maximum(sizes, 1))[row + 1])
+    sums = np.stack([np.bincount(row + 1, setting) for setting in np.atleast_2d(g)])
+    means = (sums / np.maximum(np.bincount(row + 1), 1))[:, row + 1]
+    return np.where(row < 0, g, g - means.reshape(g.shape))
 
 
 def _shared(scope: str, g: np.ndarray, leaf: np.ndarray) -> np.ndarray:
@@ -478,7 +482,7 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
             return np.asarray(np.cbrt(x))
         return np.asarray(np.sqrt(np.sqrt(x)) if rule.root == "twice" else np.sqrt(x))
 
-    v_hat = v / c2 + (0.0 if "in state" in rule.eps else h.eps_root)
+    v_hat = v / c2 + h.eps_root
     if rule.eps == "after division":
         return numerator * (1 / root(v_hat) + h.eps)
     denominator = DENOMINATOR[rule.eps](root, h, v, v_hat, c2)

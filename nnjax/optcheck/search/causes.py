@@ -15,6 +15,7 @@ HYPER_NAMES = {
     "b2": "β₂",
     "eps": "ε",
     "eps_root": "ε inside the root",
+    "eps_state": "ε added to the second moment",
     "momentum": "momentum μ",
     "dampening": "dampening",
     "weight_decay": "weight decay",
@@ -92,7 +93,7 @@ def causes_of(
     if any(cause.place == RULE for cause in causes):
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
-    both = ours & theirs | {*STARTS, "eps_root", "momentum_decay"}
+    both = ours & theirs | {*STARTS, "eps_root", "eps_state", "momentum_decay"}
     for name, text in HYPER_NAMES.items():
         old, new = float(getattr(reference.hyper, name)), float(getattr(candidate.hyper, name))
         if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):

@@ -144,7 +144,10 @@ def _search(target: Target, reference: Formula | None, budget: Budget, dtype: st
     """Return the formulas that reproduce the updates, and True if they need the bound of `_with_float32_bound`."""
     if reference is None:
         return identify_formula(target, None, budget), False
-    return search(target, reference, budget, _with_float32_bound(target) if dtype == "float64" else None)
+    matches, rounded = search(target, reference, budget, _with_float32_bound(target) if dtype == "float64" else None)
+    if rounded and not _is_float32(target):  # within this bound, other differences could look like rounding
+        matches = [match for match in matches if match.formula == reference]
+    return matches, rounded and matches != []
 
 
 def _proved(matches: list[Attempt], target: Target, needs_float32: bool) -> list[Attempt]:
@@ -178,13 +181,18 @@ def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, 
     return () if reference is None else (reference,)
 
 
-def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, bool]:
-    """Return a sort key that prefers usual numbers, then the reference's numbers, then library rules."""
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, int, bool]:
+    """Return a sort key that prefers usual numbers, few causes, the reference's numbers, and library rules."""
     formula = explanation.formula
     rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
     digits = sum(digits_of(number) > FEW_DIGITS for number in numbers)
-    return digits, rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
+    return (
+        digits,
+        len(explanation.causes),
+        rescaled,
+        all(formula.rule != library.rule for library in LIBRARY_RULES.values()),
+    )
 
 
 def _merge(explanations: list[Explanation]) -> list[Explanation]:
@@ -214,12 +222,18 @@ def _with_float32_bound(target: Target) -> Target:
     If all updates are float32 numbers, the bound is the one for float32. Otherwise it allows for one factor rounded to
     float32, as in PyTorch's NAdam; a larger bound would hide a missing weight decay.
     """
+    values = target.updates
+    if _is_float32(target):
+        return target._replace(bound=rounding_bound(values, values, target.inputs.params, "float32"))
+    return target._replace(bound=target.bound + SINGLE * np.abs(values))
+
+
+def _is_float32(target: Target) -> bool:
+    """Return True if all updates are float32 numbers."""
     values, params = target.updates, target.inputs.params
     with np.errstate(over="ignore", invalid="ignore"):
         difference = np.abs(values - values.astype(np.float32))
-    if (difference <= 4 * EPS["float64"] * (np.abs(values) + np.abs(params))).all():
-        return target._replace(bound=rounding_bound(values, values, params, "float32"))
-    return target._replace(bound=target.bound + SINGLE * np.abs(values))
+    return bool((difference <= 4 * EPS["float64"] * (np.abs(values) + np.abs(params))).all())
 
 
 def _runner_up(explanation: Explanation, reference: Formula | None, target: Target) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, neighbours, updates
+from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, neighbours, updates
 from nnjax.optcheck.rules.rule_choices import Edit, is_rare
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.fitting import Target
@@ -37,7 +37,7 @@ STARTS = {
     "second": "second_start",
     "velocity": "velocity_start",
 }  # moments and their initial values
-LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # without effect on the first step
+LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # see `_is_late`
 ELEMENTS = 24  # number of elements that are compared first
 # Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w
 LOOSE = 2e-3
@@ -66,7 +66,7 @@ def few_differences(target: Target, start: Formula, count: int) -> Iterator[tupl
                 if missing == 1 and set(hyper_names(rule)) - set(hyper_names(start.rule)):
                     yield formula, edits  # the number that the rule adds is the other difference
                 for more, later in _rules(rule, missing, rare=count < 3, late=True) if missing else [((), rule)]:
-                    if choices + missing > 0:
+                    if choices + missing > 0 or any(getattr(formula.hyper, name) for name in STARTS.values()):
                         for hyper in _with_new_numbers(hyper_names(later), formula.hyper, hyper_names(rule)):
                             yield Formula(later, hyper), (*edits, *more)
 
@@ -87,7 +87,7 @@ def _rules(start: Any, choices: int, *, rare: bool, late: bool) -> Iterator[tupl
         for edits, middle in level:
             places = {edit.place for edit in edits}
             for more, rule in neighbours(middle):
-                if rule in seen or places & {edit.place for edit in more} or (more[0].place in LATE) != late:
+                if rule in seen or places & {edit.place for edit in more} or _is_late(more[0]) != late:
                     continue
                 seen.add(rule)
                 if rare or not any(is_rare(edit) for edit in more):
@@ -96,26 +96,56 @@ def _rules(start: Any, choices: int, *, rare: bool, late: bool) -> Iterator[tupl
     yield from level
 
 
-class _FirstStep(NamedTuple):
-    """The first step of elements with zero parameters: some elements, and all of them with their places."""
+def _is_late(edit: Edit) -> bool:
+    """Return True if a choice has no effect on the first step of elements with zero parameters."""
+    return edit.place in LATE and "minimum" not in edit
 
-    some: Target
-    whole: Target
-    places: np.ndarray  # indices of `some` in `whole`
+
+class _Part(NamedTuple):
+    """The first step of some elements, and the places of those that are compared."""
+
+    target: Target
+    places: np.ndarray
+
+
+class _FirstStep(NamedTuple):
+    """The elements that a rule needs: only those that are compared, or their leaf or the whole tree."""
+
+    elements: _Part
+    leaf: _Part
+    tree: _Part
+
+    def of(self, rule: Any) -> _Part:
+        """Return the smallest part from which the updates of a rule can be computed."""
+        return self.tree if is_by_tree(rule) else self.leaf if is_by_leaf(rule) else self.elements
 
 
 def _first_step(target: Target) -> _FirstStep | None:
+    """Return the first step of elements with zero parameters and a gradient, or None if there are none."""
     whole = target.first_steps(1)
-    g, p, u = whole.inputs.grads[0], whole.inputs.params[0], whole.updates[0]
-    with np.errstate(invalid="ignore"):
-        places = np.flatnonzero((p == 0) & (g != 0) & ~(np.abs(u) < 10 * whole.bound[0]))
-    if places.size == 0:
-        places = np.flatnonzero((p == 0) & (g != 0))
+    places = _comparable(whole)
     if places.size == 0:
         return None
-    order = places[np.argsort(np.abs(g[places]), kind="stable")]
-    places = order[np.unique(np.linspace(0, order.size - 1, ELEMENTS).astype(int))]
-    return _FirstStep(whole.select(places), whole, places)
+    leaves = whole.inputs.leaf
+    leaf = whole.select(np.flatnonzero(leaves == np.bincount(leaves[places]).argmax()))
+    chosen = _spread(whole, places)
+    elements = whole.select(chosen)
+    return _FirstStep(
+        _Part(elements, np.arange(chosen.size)), _Part(leaf, _spread(leaf, _comparable(leaf))), _Part(whole, chosen)
+    )
+
+
+def _comparable(target: Target) -> np.ndarray:
+    g, p, u = target.inputs.grads[0], target.inputs.params[0], target.updates[0]
+    with np.errstate(invalid="ignore"):
+        places = np.flatnonzero((p == 0) & (g != 0) & ~(np.abs(u) < 10 * target.bound[0]))
+    return places if places.size > 0 else np.flatnonzero((p == 0) & (g != 0))
+
+
+def _spread(target: Target, places: np.ndarray) -> np.ndarray:
+    """Return some of the places, spread over the magnitudes of their gradients."""
+    order = places[np.argsort(np.abs(target.inputs.grads[0, places]), kind="stable")]
+    return order[np.unique(np.linspace(0, order.size - 1, ELEMENTS).astype(int))]
 
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
@@ -125,11 +155,9 @@ def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Itera
     settings, counts, columns = _settings(names, used, start.hyper, numbers)
     formula = Formula(rule, columns if len(settings) > 1 else settings[0])
     with np.errstate(all="ignore"):
-        if is_by_leaf(rule):
-            values = np.atleast_2d(next(updates(formula, first.whole.inputs)))[:, first.places]
-        else:
-            values = np.atleast_2d(next(updates(formula, first.some.inputs)))
-        wanted, bound = first.some.updates[0], first.some.bound[0]
+        part, places = first.of(rule)
+        values = np.atleast_2d(next(updates(formula, part.inputs)))[:, places]
+        wanted, bound = part.updates[0, places], part.bound[0, places]
         clear = int(np.nan_to_num(np.abs(wanted) / bound).argmax())
         factors = wanted[clear] / values[:, clear]
         factors = np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)

@@ -11,6 +11,7 @@ from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
+LEAVES = 5  # one leaf of this many is checked first if the rule couples the elements of a leaf
 SAMPLE = 48  # number of elements that are checked first and used for fits
 DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # hyper-parameters between 0 and 1
 USUAL_VALUES: dict[str, tuple[float, ...]] = {
@@ -67,7 +68,15 @@ class Fit(NamedTuple):
 
 
 def sample(rule: Any, target: Target) -> Target:
-    """Return the target restricted to a sample of its elements, or the whole target if the rule couples elements."""
+    """Return the target restricted to a sample of its elements, or of its leaves if the rule couples their elements.
+
+    Return the whole target if the rule couples leaves.
+    """
+    if is_by_tree(rule):
+        return target
+    if is_by_leaf(rule) and not is_costly(rule):
+        leaves = np.unique(target.inputs.leaf)[::LEAVES]
+        return target.select(np.flatnonzero(np.isin(target.inputs.leaf, leaves)))
     return target if is_by_leaf(rule) else target.select(sample_of(target))
 
 
@@ -77,10 +86,15 @@ def sample_of(target: Target) -> np.ndarray:
 
 
 def _fit_sample(rule: Any, target: Target) -> Target:
-    """Return the target for fits: one leaf of each shape if the rule is costly and works by leaf, else see `sample`."""
-    if not is_costly(rule) or is_by_tree(rule):
+    """Return the target for fits: one leaf if the rule works by leaf, or one of each shape if it is costly, too.
+
+    For other rules, see `sample`.
+    """
+    if not is_by_leaf(rule) or is_by_tree(rule):
         return sample(rule, target)
     leaf, shapes = target.inputs.leaf, target.inputs.shapes
+    if not is_costly(rule):
+        return target.select(np.flatnonzero(leaf == leaf[0]))
     first = {shapes[i] if shapes else i: i for i in np.unique(leaf)[::-1]}
     return target.select(np.flatnonzero(np.isin(leaf, list(first.values()))))
 

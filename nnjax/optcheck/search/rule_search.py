@@ -62,7 +62,8 @@ def search(
       start: the formula to start from.
       budget: limit on the number of fits. Rules that need no fit, such as those that differ in two choices and have no
         additional hyper-parameters, do not count.
-      loose_target: the same updates with a larger bound, which is used only for rules close to the start.
+      loose_target: the same updates with a larger bound, which is used only for rules with at most one difference,
+        because several would also imitate others within this bound.
 
     Returns:
       The formulas (several if they tie, none if the search fails), and True if they need the larger bound.
@@ -84,6 +85,7 @@ def search(
         if stage.near and loose_target is not None and not best:
             rounded = [attempt for attempt in attempts if attempt and reproduces(attempt.formula, loose_target)]
             loose = simplest([*loose, *rounded], start, loose_target) if rounded else loose
+            loose = [attempt for attempt in loose if complexity(attempt.formula, start) <= 1]
     return (best, False) if best else (loose, bool(loose))
 
 

@@ -127,12 +127,12 @@ def compensates(formula: Formula, start: Formula) -> bool:
 
 
 def digits_of(number: float) -> int:
-    """Return the number of significant digits of a hyper-parameter, or of 1 minus it if that has fewer, up to 8."""
+    """Return the number of significant digits of a hyper-parameter, or of 1 minus a fraction if fewer, up to 8."""
 
     def count(value: float) -> int:
         return len(f"{abs(value):.7e}".partition("e")[0].rstrip("0").replace(".", ""))
 
-    return min(count(number), count(1 - number))
+    return min(count(number), count(1 - number)) if 0 < number < 1 else count(number)
 
 
 def _difference_count(formula: Formula, start: Formula) -> int:

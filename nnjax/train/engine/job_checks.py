@@ -120,4 +120,5 @@ def with_valid_labels(job: Job) -> Job:
     if job.held_out is not None:
         check_targets(job.held_out, run.loss, predict, "validation")
         check_labels(job.held_out, run.loss, predict, "validation")
-    return job._replace(data=check_labels(check_targets(job.data, run.loss, predict), run.loss, predict))
+    check_targets(job.data, run.loss, predict)
+    return job._replace(data=check_labels(job.data, run.loss, predict))

@@ -10,14 +10,15 @@ import numpy as np
 from nnjax import checks
 from nnjax.data import Source, n_rows, sample
 from nnjax.train.run import function_name
-from nnjax.types import Data, Loss, PyTree
+from nnjax.types import Loss, PyTree
 
 PROBES = (-1, 0, 1, 2)  # targets that show which values a loss accepts
+FIRST_ROWS = 1024  # rows of a source that are checked; evaluating each batch would slow training down
 BLOCK = 2**20  # numbers in the predictions that are evaluated at a time
 
 
-def check_targets(data: Any, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> Any:
-    """Check that no target makes the loss NaN: immediately for `Data`, batch by batch for a `Source`.
+def check_targets(data: Any, loss: Loss, predict: Callable[[PyTree], PyTree], name: str = "data") -> None:
+    """Check that no target makes the loss NaN; of a `Source`, the first rows are checked.
 
     Only targets that are compared with the outputs one by one are checked; `data.check_labels` checks the labels that
     select an output. A target is invalid if its loss is NaN for two different predictions, although other targets have
@@ -28,9 +29,6 @@ def check_targets(data: Any, loss: Loss, predict: Callable[[PyTree], PyTree], na
       loss: `(prediction, target) -> (batch,)`.
       predict: the network as a function of x; only the shapes and dtypes of its result matter.
       name: "data" or "validation", for the message.
-
-    Returns:
-      The same examples; for a `Source`, a new source that checks each batch.
 
     Raises:
       ValueError: if a target is invalid; the message gives its row, valid targets, and a fix.
@@ -44,34 +42,18 @@ def check_targets(data: Any, loss: Loss, predict: Callable[[PyTree], PyTree], na
         for leaf in map(np.asarray, jax.tree.leaves(first.y))
     ]
     if not any(compared):
-        return data
-
-    def check(batch: Data, rows: Any) -> None:
-        try:
-            message = _invalid_target(loss, outputs, jax.tree.map(np.asarray, batch.y), compared, single)
-        except Exception:  # the run will call the loss again, and raise an error with more details
-            return
-        if message is not None:
-            path, row, text = message
-            raise ValueError(f"{name}.y{path}: {text.format(row=rows[row])}")
-
-    if not isinstance(data, Source):
-        check(data, range(n_rows(data)))
-        return data
-    gather = data.gather
-
-    def gather_checked(rows: np.ndarray) -> Data:
-        batch = gather(rows)
-        check(batch, rows)
-        return batch
-
-    return data._replace(gather=gather_checked)
+        return
+    examples = data.gather(np.arange(min(n_rows(data), FIRST_ROWS))) if isinstance(data, Source) else data
+    try:
+        message = _invalid_target(loss, outputs, jax.tree.map(np.asarray, examples.y), compared, single)
+    except Exception:  # the run will call the loss again, and raise an error with more details
+        return
+    if message is not None:
+        raise ValueError(f"{name}.y{message}")
 
 
-def _invalid_target(
-    loss: Loss, outputs: PyTree, y: PyTree, compared: list[bool], single: bool
-) -> tuple[str, int, str] | None:
-    """Return the path, the row and the message of the first invalid target, or None if there is none."""
+def _invalid_target(loss: Loss, outputs: PyTree, y: PyTree, compared: list[bool], single: bool) -> str | None:
+    """Return the message for the first invalid target, beginning with its path, or None if there is none."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(y)
     compiled = jax.jit(loss)
 
@@ -87,6 +69,12 @@ def _invalid_target(
         dtype = targets[i].dtype if targets[i].dtype.kind == "f" else np.int32
         return jax.tree.unflatten(treedef, [*targets[:i], np.full(targets[i].shape, value, dtype), *targets[i + 1 :]])
 
+    first = jax.tree.map(lambda a: a[:1], y)
+    probed = [(i, probe) for i, used in enumerate(compared) if used for probe in PROBES]
+    if not any(
+        is_nan(with_leaf(first, i, probe))[0] for i, probe in probed
+    ):  # such as the squared error, so that not all rows need to be evaluated
+        return None
     row = _first_row(is_nan, y, max(1, BLOCK // sum(math.prod(a.shape[1:]) for a in jax.tree.leaves(outputs))))
     if row is None:
         return None
@@ -99,7 +87,8 @@ def _invalid_target(
         values = np.unique(target[row])
         invalid = [v for v in [*values[:8], *values[-8:]] if is_nan(with_leaf(example, i, v))[0]]
         if invalid:
-            return f"/{checks.path_name(path)}" if path else "", row, _message(loss, target, invalid[0], accepted)
+            where = f"/{checks.path_name(path)}" if path else ""
+            return f"{where}: {_message(loss, target, invalid[0], accepted, row)}"
     return None
 
 
@@ -123,13 +112,13 @@ def _random_prediction(outputs: PyTree, n: int, low: float) -> PyTree:
     return jax.tree.map(draw, outputs)
 
 
-def _message(loss: Loss, target: np.ndarray, invalid: Any, accepted: list[int]) -> str:
+def _message(loss: Loss, target: np.ndarray, invalid: Any, accepted: list[int], row: int) -> str:
     values = np.unique(target)
     fix = "correct these targets, or leave out their rows"
     if len(values) == len(accepted) == 2:
         fix = f"use np.where(y == {values[1]:g}, {accepted[1]}, {accepted[0]})"
     return (
-        f"{invalid:g} in row {{row}} makes the loss NaN; of the targets {_listed(PROBES)}, {function_name(loss)} "
+        f"{invalid:g} in row {row} makes the loss NaN; of the targets {_listed(PROBES)}, {function_name(loss)} "
         f"accepts {_listed(accepted)}; {fix}"
     )
 
