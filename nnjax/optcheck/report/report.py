@@ -265,6 +265,8 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
     lines = [f"cause: unknown; none of the {sum(forms.values()):,} rules tried reproduces these updates"]
+    if diagnosis.reference is None:
+        lines.append("  the rule of the reference is unknown, too, so causes relative to it cannot be named")
     if diagnosis.refuted:
         lines[0] += f" on other gradients; {diagnosis.refuted} of them reproduced the first {STEPS} steps only"
     lines += [f"  {count:>6,}  {name}" for name, count in forms.items() if count]

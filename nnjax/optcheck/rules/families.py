@@ -100,8 +100,14 @@ def edits_between(rule: Any, target: Any) -> list[Edit]:
 
 
 def sentence(rule: Any, place: str, choice: str) -> str:
-    """Return the description of a choice."""
-    return rule_sentence(choice) if place == RULE else choices_of(rule)[place][choice]
+    """Return the description of a choice, without what the rule does not have."""
+    if place == RULE:
+        return rule_sentence(choice)
+    text = choices_of(rule)[place][choice]
+    if is_moments(rule) and place == "eps":
+        text = text if rule.second_correction != "none" else text.replace(", after the bias correction", "")
+        text = text if rule.second != "largest with eps" else text.replace("no ε", "no ε outside the maximum")
+    return text
 
 
 def with_usual_values(rule: Any, hyper: HyperParams) -> Formula:
