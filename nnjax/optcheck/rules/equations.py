@@ -2,7 +2,7 @@
 
 import itertools
 
-from nnjax.optcheck.rules.rule_choices import hyper_names, is_relevant
+from nnjax.optcheck.rules.neighbours import hyper_names, is_relevant
 from nnjax.optcheck.rules.update_rule import LAMB, LION, Formula, HyperParams, UpdateRule, is_linear
 
 CLIP = {

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from nnjax.optcheck.rules import equations as equations_of_moments
-from nnjax.optcheck.rules import rule_choices, update_rule
+from nnjax.optcheck.rules import neighbours as neighbours_of_moments
+from nnjax.optcheck.rules import rule_updates
 from nnjax.optcheck.rules.named.adafactor import ADAFACTOR, AdafactorRule
 from nnjax.optcheck.rules.named.adamp import ADAMP, AdamPRule
 from nnjax.optcheck.rules.named.adan import ADAN, AdanRule
@@ -16,7 +17,8 @@ from nnjax.optcheck.rules.named.muon import MUON, MuonRule
 from nnjax.optcheck.rules.named.prodigy import PRODIGY, ProdigyRule
 from nnjax.optcheck.rules.named.schedule_free import SCHEDULE_FREE, ScheduleFreeRule
 from nnjax.optcheck.rules.named.sophia import SOPHIA, SophiaRule
-from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES, Edit, Neighbour
+from nnjax.optcheck.rules.neighbours import Edit, Neighbour
+from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule
 
 FAMILIES: dict[type, Family] = {
@@ -65,16 +67,16 @@ def _names() -> list[str]:
 
 
 def hyper_names(rule: Any) -> list[str]:
-    """Return the names of the hyper-parameters that affect a rule; see `rule_choices.hyper_names`."""
+    """Return the names of the hyper-parameters that affect a rule; see `neighbours_of_moments.hyper_names`."""
     if type(rule) in FAMILIES:
         return FAMILIES[type(rule)].hyper_names(rule)
-    return rule_choices.hyper_names(rule)
+    return neighbours_of_moments.hyper_names(rule)
 
 
 def neighbours(rule: Any) -> Iterator[Neighbour]:
     """Yield all rules that differ from this one in one choice, or in the same choice for both moments."""
     if type(rule) not in FAMILIES:
-        yield from rule_choices.neighbours(rule)
+        yield from neighbours_of_moments.neighbours(rule)
         return
     family = FAMILIES[type(rule)]
     for place, choices in family.choices.items():
@@ -89,7 +91,7 @@ def edits_between(rule: Any, target: Any) -> list[Edit]:
     if type(rule) is not type(target):
         return [Edit(RULE, family_name(rule), family_name(target))]
     if type(rule) not in FAMILIES:
-        return rule_choices.edits_between(rule, target)
+        return neighbours_of_moments.edits_between(rule, target)
     family = FAMILIES[type(rule)]
     return [
         Edit(place, getattr(rule, place), getattr(target, place))
@@ -147,10 +149,10 @@ def equations(formula: Formula) -> list[str]:
 
 
 def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
-    """Yield the update of each step; see `update_rule.updates`."""
+    """Yield the update of each step; see `rule_updates.updates`."""
     if type(formula.rule) in FAMILIES:
         return family_updates(FAMILIES[type(formula.rule)], formula, inputs)
-    return update_rule.updates(formula, inputs)
+    return rule_updates.updates(formula, inputs)
 
 
 def update_array(formula: Formula, inputs: Inputs) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-from nnjax.optcheck.rules.rule_choices import Edit
+from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.fitting import Target, reproduces
 

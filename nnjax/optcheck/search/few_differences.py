@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, neighbours, updates
-from nnjax.optcheck.rules.rule_choices import Edit, is_rare
+from nnjax.optcheck.rules.neighbours import Edit, is_rare
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.fitting import Target
 from nnjax.optcheck.trace.tolerance import within

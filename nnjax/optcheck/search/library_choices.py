@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.optcheck.rules.families import is_by_leaf, neighbours, update_array, with_usual_values
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import Edit
+from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.fitting import Target, fit_learning_rate, sample_of
 from nnjax.optcheck.trace.tolerance import within

@@ -12,7 +12,7 @@ from nnjax.optcheck.rules.families import (
     with_usual_values,
 )
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import Edit
+from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt, Budget
 from nnjax.optcheck.search.few_differences import few_differences

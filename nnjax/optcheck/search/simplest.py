@@ -5,7 +5,7 @@ from typing import Any
 
 from nnjax.optcheck.rules.families import edits_between, hyper_names, is_moments, neighbours
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.rule_choices import BOTH_MOMENTS
+from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS
 from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt
 from nnjax.optcheck.search.fitting import Target, reproduces, shorten

@@ -1,0 +1,215 @@
+"""List the neighbours of an update rule, which differ from it in one choice."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LAMB, LION, Formula, HyperParams, UpdateRule
+
+DECAYING = ("ema", "ema from first", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
+BOTH_MOMENTS = {  # usually chosen together: the same change to both moments counts as one mistake, not two
+    "first_correction": "second_correction",
+    "first_lag": "second_lag",
+    "first_storage": "second_storage",
+}
+
+
+FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity", "velocity_storage")
+RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
+    "clip": ("unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm"),
+    "counter": ("per leaf", "double"),
+    "decay": ("l2 and decoupled", "after trust", "in velocity"),
+    "eps": ("in state", "in state only", "inside before correction", "added to the step"),
+    "first": ("lion", "lion trace", "mean", "v for m", "lion new m", "with power", "gradient", "ema from first"),
+    "first_correction": ("root", "another rate", "squared", "subtracted"),
+    "maximum": ("minimum",),
+    "numerator": (
+        "nadam", "nadam without correction", "nadam without b1", "nadam with raw m", "nadam with full gradient",
+        "nadam without gradient",
+    ),
+    "rate_position": ("twice",),
+    "root": ("twice", "multiplied"),
+    "schedule": ("next", "warm-up", "linear", "cosine", "previous", "stepwise"),
+    "second": (
+        "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
+        "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
+        "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
+        "ema from first",
+    ),
+    "second_correction": ("squared", "another rate", "subtracted"),
+    "second_scope": ("global norm", "leaf norm", "leaf mean"),
+    "second_storage": ("root",),
+    "sign": ("tanh",),
+}  # fmt: skip
+
+
+WRONG_ADADELTA = [choice for choice in CHOICES["rescaling"] if choice.partition(" ")[2] not in ("", "with eps outside")]
+
+
+class Edit(NamedTuple):
+    """A change to one choice of a rule."""
+
+    place: str  # a field of the rule, or `families.RULE`
+    old: str
+    new: str
+
+
+class Neighbour(NamedTuple):
+    """A rule and the edits that lead to it from the original rule."""
+
+    edits: tuple[Edit, ...]
+    rule: UpdateRule
+
+
+def is_rare(edit: Edit) -> bool:
+    """Return True if a choice adds a feature or a number format, which is rarely one of three mistakes."""
+    added = edit.place in FEATURES and edit.old in ("none", "raw")
+    return added or "float16" in edit.new or edit.new in RARE.get(edit.place, ())
+
+
+def is_relevant(rule: UpdateRule, place: str) -> bool:
+    """Return True if the choice at a place affects the updates of a rule and is a plausible mistake."""
+    return _relevance(rule).get(place, True)
+
+
+def _relevance(rule: UpdateRule) -> dict[str, bool]:
+    """Return whether each place affects the updates of a rule; places that always do are missing."""
+    first = rule.first != "none"
+    second = rule.second != "none"
+    has_size = rule.sign != "sign" or second
+    velocity = rule.velocity != "none"
+    corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
+    return {
+        "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
+        "first_correction": first and has_size,
+        "second": has_size,
+        "first_lag": first and rule.first not in LION,
+        "first_storage": first,
+        "second_correction": second,
+        "second_lag": second,
+        "second_scope": rule.second in ("ema", "ema from first", "trace", "sum", "mean"),
+        "second_storage": second,
+        "maximum": second,
+        "root": second,
+        "eps": second,
+        "numerator": first and rule.first not in LION,
+        "rectification": second and rule.first_correction != "none",
+        "rescaling": second,
+        "velocity_storage": velocity,
+        "rate_position": velocity,
+        "nesterov": velocity,
+        "counter": bool(corrected)
+        or rule.rectification != "none"
+        or "nadam" in rule.numerator
+        or {"mean", "with power"} & {rule.first, rule.second} != set(),
+    }
+
+
+def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
+    """Return the choices that have no effect on a rule, or the same effect as a different choice."""
+    velocity = rule.velocity != "none"
+    one_moment = "none" in (rule.first, rule.second)
+    no_correction = rule.second_correction == "none"
+    no_first_correction = rule.first_correction == "none"
+    is_gradient = (rule.first, rule.second, rule.velocity, rule.sign) == ("none",) * 4
+    duplicates = {
+        **{
+            ("clip", f"step {name}"): is_gradient and rule.decay not in GRADIENT_DECAY
+            for name in ("value", "global norm", "leaf norm")
+        },
+        ("first_storage", "bfloat16"): rule.first not in ("ema", "trace"),
+        ("first_storage", "float16"): rule.first not in ("ema", "trace"),
+        ("second_storage", "bfloat16"): rule.second not in DECAYING,
+        ("second_storage", "float16"): rule.second not in DECAYING,
+        ("first_storage", "corrected"): rule.first_correction == "none",
+        ("second_storage", "corrected"): no_correction,
+        ("first", "another rate"): no_first_correction,  # the same as a different β₁
+        ("first", "v for m"): rule.second == "none",
+        ("first", "gradient"): no_first_correction,
+        ("second", "another rate"): no_correction,  # the same as a different β₂
+        ("numerator", "lookahead without correction"): no_first_correction,
+        ("first_correction", "swapped"): one_moment,
+        ("second_correction", "swapped"): one_moment,
+        ("maximum", "raw"): no_correction,
+        ("rectification", "raw m below"): no_first_correction,
+        ("eps", "before correction"): no_correction,
+        ("eps", "inside before correction"): no_correction,
+        ("eps", "floor"): rule.second == "largest with eps",
+        ("decay", "l2 in m"): one_moment,
+        ("decay", "l2 in v"): one_moment,
+        ("decay", "in velocity"): not velocity or (one_moment and rule.first == rule.second),
+        ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
+        ("second", "m squared"): rule.first == "none",
+        ("second", "product"): rule.first == "none",
+        ("second", "largest of m"): rule.first == "none",
+        ("second", "m for v"): rule.first == "none",
+        ("second", "old m for v"): rule.first == "none",
+        ("second", "with b1"): rule.first == "none",
+        ("second", "mixed"): rule.first == "none",
+        **{("rescaling", choice): rule.rescaling == "none" for choice in WRONG_ADADELTA},
+        ("decay", "after trust"): rule.trust not in LAMB,
+        **{("trust", trust): rule.trust not in LAMB for trust in LAMB if trust != "lamb"},
+        ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
+        ("trust", "lars"): rule.decay == "none" and rule.second != "none",
+    }
+    return {choice for choice, is_duplicate in duplicates.items() if is_duplicate}
+
+
+def hyper_names(rule: UpdateRule) -> list[str]:
+    """Return the names of hyper-parameters that affect a rule, except those that are usually zero."""
+    second = rule.second not in ("none", "sum", "absolute sum", "largest square", "mean")
+    names = {
+        "learning_rate": True,
+        "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
+        "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
+        "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second == "largest with eps"))
+        or "unit" in rule.clip,
+        "momentum": rule.velocity != "none",
+        "dampening": "dampened" in rule.velocity,
+        "weight_decay": rule.decay != "none",
+        "clip": rule.clip != "none" and "unit" not in rule.clip,
+        "trust": rule.trust == "lars",
+        "gamma": rule.variance != "none",
+        "b3": "another rate" in (rule.first, rule.first_correction, rule.second, rule.second_correction),
+        "rate_decay": rule.schedule in ("inverse time", "exponential", "warm-up", "linear", "cosine", "stepwise"),
+        "period": rule.schedule == "stepwise",
+    }
+    return [name for name, relevant in names.items() if relevant]
+
+
+def neighbours(rule: UpdateRule) -> Iterator[Neighbour]:
+    """Yield all rules that differ from this one in one choice, or in the same choice for both moments."""
+    relevance, duplicates = _relevance(rule), _duplicates(rule)
+    for place, choices in CHOICES.items():
+        if not relevance.get(place, True):
+            continue
+        old = getattr(rule, place)
+        for new in choices:
+            if new == old or (place, new) in duplicates:
+                continue
+            edit, twin = Edit(place, old, new), BOTH_MOMENTS.get(place, "")
+            if relevance.get(twin, True) and new in CHOICES.get(twin, {}) and new != getattr(rule, twin):
+                edits = (edit, Edit(twin, getattr(rule, twin), new))
+                yield Neighbour(edits, rule._replace(**{place: new, twin: new}))
+            yield Neighbour((edit,), rule._replace(**{place: new}))
+
+
+def with_usual_values(rule: UpdateRule, hyper: HyperParams) -> Formula:
+    """Return the rule with these hyper-parameters; usual values replace those that are zero or infinite."""
+    missing = {
+        name: USUAL_VALUES[name]
+        for name in hyper_names(rule)
+        if name in USUAL_VALUES and (getattr(hyper, name) == 0 or not np.isfinite(getattr(hyper, name)))
+    }
+    return Formula(rule, hyper._replace(**missing))
+
+
+def edits_between(rule: UpdateRule, target: UpdateRule) -> list[Edit]:
+    """Return the edits that turn a rule into a target and affect at least one of them."""
+    return [
+        Edit(place, getattr(rule, place), getattr(target, place))
+        for place in CHOICES
+        if getattr(rule, place) != getattr(target, place) and (is_relevant(rule, place) or is_relevant(target, place))
+    ]
