@@ -525,7 +525,7 @@ ERRORS = [
      [r"dense\(8\): expected 3 features, got 5 \(x is \(4, 5\)\)",
       r"in serial layer 1 of 3, dense\(8\), input \(4, 5\)"]),
     ("1-D x", lambda: nn.dense(2).init(key, jnp.ones(4)), ValueError,
-     [r"\(batch, features\), got \(4,\); use x\[None\]"]),
+     [r"\(batch, features\), got \(4,\); use x\[:, None\] for one feature per example, or x\[None\] for one example"]),
     ("integer x", lambda: nn.dense(2).init(key, jnp.ones((4, 3), int)), TypeError,
      ["x must be floating-point, got int32"]),
     ("list as x", lambda: nn.dense(2).init(key, [[1.0]]), TypeError, ["x must be an array", "got list"]),

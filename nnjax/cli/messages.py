@@ -48,9 +48,8 @@ def explain(command: str, path: Path, save_settings: SaveSettings) -> Iterator[N
     except KeyboardInterrupt as stop:
         step = ""
         if isinstance(stop, InterruptedRun):
-            step = (
-                "" if command == "search" else f" after step {stop.step}"
-            )  # trials of a search end at different steps
+            # trials of a search end at different steps
+            step = "" if command == "search" else f" after step {stop.step}"
             path = folder_to_resume(path, stop.folder, save_settings)
         complain(f"stopped{step}; continue with: nnjax {command} --resume {quote(path)}")
         raise typer.Exit(130) from None
