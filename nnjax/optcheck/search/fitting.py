@@ -274,12 +274,12 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
 
 
 def shorten(value: float) -> float:
-    """Round a value, or 1 minus the value, to at most 6 digits if this changes it by less than 1e-7 (relative)."""
+    """Round a value, or 1 minus a value above ½, to at most 6 digits if it changes by less than 1e-7 of itself."""
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):
             return short
-    for digits in range(1, 7):
+    for digits in range(1, 7 if 0.5 < value < 1 else 1):
         if abs((short := 1 - float(f"{1 - value:.{digits}g}")) - value) <= 1e-7 * abs(1 - value):
             return float(f"{short:.12g}")
     return value
