@@ -270,6 +270,8 @@ _mc = dict(zip(("params", "state"), _mc_net.init(key, x), strict=True)) | {"net"
 _pairs = [*ARRAYS, jnp.ones((4, 2)), jnp.ones((4, 3, 1))]
 _labels = [*ARRAYS, jnp.ones((4, 2)), jnp.ones(4), jnp.ones(4, bool), jnp.ones((4, 1), int), jnp.ones((4, 3), int)]
 _logits = [*ARRAYS, jnp.ones((4, 0)), jnp.ones(4)]
+# One output per row is the logit of class 1
+_several = [v for v in _logits if getattr(v, "shape", ()) != LABELS.shape]
 _members = ["a", None, {}, 3.0, key, jnp.ones(()), jnp.ones((4, 3)), jnp.ones((1, 2, 4, 3)), jnp.ones((0, 4, 3)),
             jnp.ones((2, 4, 0)), *(jnp.ones((2, 4, 3), dtype) for dtype in (int, bool, jnp.complex64))]  # fmt: skip
 _vectors = ["a", {}, key, 3.0, jnp.ones((4, 1)), jnp.ones(3), jnp.ones(()), jnp.ones(4, jnp.complex64)]
@@ -287,7 +289,7 @@ COMPUTED = [
     *(Row(f"{metric.__name__}({argument})", lambda v, metric=metric, call=call: call(metric, v), values)
       for metric in (metrics.accuracy, metrics.nll, metrics.brier, metrics.expected_calibration_error,
                      metrics.reliability)
-      for argument, call, values in (("prediction", lambda metric, v: metric(v, LABELS), _logits),
+      for argument, call, values in (("prediction", lambda metric, v: metric(v, LABELS), _several),
                                      ("target", lambda metric, v: metric(LOGITS, v), _labels),
                                      ("weights", lambda metric, v: metric(LOGITS, LABELS, v), PER_EXAMPLE))),
     *(Row(f"{metric.__name__}({argument})", lambda v, metric=metric, call=call: call(metric, v), values)

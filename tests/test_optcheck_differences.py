@@ -33,6 +33,10 @@ old = m
 m = 0.9 * m - 0.001 * g
 u = -0.9 * old + (1 + 0.9) * m
 """
+MOMENTUM = """
+m = 0.9 * m + g
+u = -0.001 * m
+"""
 ADADELTA = """
 v = 0.9 * v + 0.1 * g**2
 u = -np.sqrt(m + 1e-6) / np.sqrt(v + 1e-6) * g
@@ -126,6 +130,9 @@ CASES = {  # old and new texts, and what differs
         [("-0.001 *", "-0.001 * 0.5 ** ((t - 1) // 7) *"), (DECAY, f"{DECAY} * 0.5 ** ((t - 1) // 7)")],
         {"schedule-stepwise", "rate_decay", "period"},
     ),
+    "no decay, and a warm-up": (
+        [(DECAY, ""), ("-0.001 *", "-0.001 * min(1, t / 10) *")], {"decay-none", "schedule-warm-up", "rate_decay"},
+    ),
     "step is clipped": (
         [("-0.001 * m_hat / (np.sqrt(v_hat) + 1e-8)", "-0.001 * np.clip(m_hat / (np.sqrt(v_hat) + 1e-8), -0.8, 0.8)")],
         {"clip-step value", "clip"},
@@ -153,6 +160,14 @@ def test_mistakes_are_named_plainly(name):
         (ADADELTA, "optax.adadelta", ("np.sqrt(m + 1e-6)", "(m + 1e-6)"), {"rescaling-adadelta without root"}),
         (ADADELTA, "optax.adadelta", ("0.1 * u**2", "0.1 * u**2\nu = " + STEP), {"rescaling-adadelta ahead"}),
         (SGD, "sgd", ("g", "g * min(1, t / 10)"), {"schedule-warm-up", "rate_decay"}),
+        (SGD, "sgd", ("g", "g * 0.5 ** (t // 7)"), {"schedule-stepwise from 1", "rate_decay", "period"}),
+        (
+            ADAGRAD,
+            "torch.adagrad",
+            ("-0.001", "-0.001 / (1 + 0.02 * t)"),
+            {"schedule-inverse time from 1", "rate_decay"},
+        ),
+        (ADADELTA, "optax.adadelta", ("u**2", "np.abs(u)"), {"rescaling-adadelta of sizes"}),
         (SGD, "sgd", ("g", "g * 0.1 ** ((t - 1) // 4)"), {"schedule-stepwise", "rate_decay", "period"}),
         (SGD, "sgd", ("g", "np.clip(g, -0.05, 0.05)"), {"clip-value", "clip"}),
         (SGD, "sgd", ("g", "g * (1 - (t - 1) / 200)"), {"schedule-linear", "rate_decay"}),
@@ -161,6 +176,8 @@ def test_mistakes_are_named_plainly(name):
         (ADAGRAD, "torch.adagrad", (" + 1e-10", ""), {"eps-none with NaN"}),
         (LION, "optax.lion", ("0.9 * m + 0.1 * g", "0.9 * (0.99 * m + 0.01 * g) + 0.1 * g"), {"first-lion new m"}),
         (LION, "optax.lion", ("np.sign(c)", "np.tanh(c)"), {"sign-tanh"}),
+        (LION, "optax.lion", ("0.9 * m + 0.1 * g", "0.9 * m + g"), {"first-lion full gradient"}),
+        (MOMENTUM, "momentum", ("0.9 * m + g", "m + 0.9 * g"), {"velocity-sum"}),
         (LION, "optax.lion", ("(c) - 0.001 * 0.001 * p", "(c + 0.001 * p)"), {"decay-preconditioned"}),
     ],
 )
@@ -282,6 +299,27 @@ def test_rules_that_couple_elements_take_many_settings_at_once():
         np.testing.assert_allclose(together[:, i], alone, rtol=1e-12)
 
 
+NADAM = LIBRARY_RULES["optax.nadam"]
+
+
+@pytest.mark.parametrize("counter", ["ahead", "stuck"])
+def test_the_counter_of_nadam_is_named(counter):
+    t_of = {"ahead": lambda t: t + 1, "stuck": lambda t: 1}[counter]
+    text = """
+m = 0.9 * m + (1 - 0.9) * g
+v = 0.999 * v + (1 - 0.999) * g**2
+m_hat = 0.9 * m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g / (1 - 0.9**t)
+u = -0.001 * m_hat / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+"""
+    assert found(updates_of(text), NADAM) == [set()]
+    assert {f"counter-{counter}"} in found(updates_of(f"t = {t_of(0)} + t * {t_of(1) - t_of(0)}\n{text}"), NADAM)
+
+
+def test_a_late_correction_of_v_alone_has_no_false_synonyms():
+    rule = NADAM.rule._replace(second_correction="t + 1")
+    assert found(update_array(NADAM._replace(rule=rule), INPUTS), NADAM) == [{"second_correction-t + 1"}]
+
+
 RADAM = LIBRARY_RULES["optax.radam"]
 
 
@@ -306,3 +344,11 @@ def test_clipped_gradients_differ_from_normalised_ones(divisor, truth):
 
     report = optcheck.compare(step, "sgd")
     assert [[cause.id for cause in part.causes] for part in report.diagnosis.explanations] == [truth]
+
+
+def test_the_fix_drops_the_clipping_and_keeps_the_decay():
+    def step(params, grads, state):
+        return {name: p - 0.1 * (np.clip(grads[name], -1, 1) + 0.01 * p) for name, p in params.items()}, state
+
+    report = optcheck.compare(step, optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)))
+    assert "fix: in the candidate, use no g ← clip(g, ±c)" in str(report)

@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path, change, message):
 
 def test_a_search_of_another_size_is_not_resumed_anyway(tmp_path):
     search(linear, RATE, out=tmp_path)
-    with pytest.raises(train.RunMismatchError, match=r"(?s)trials .*search/ledger/units") as error:
+    with pytest.raises(train.RunMismatchError, match=r"(?s)trials .*pass the saved values") as error:
         search(linear, RATE, out=tmp_path, resume=True, trials=8)
     assert not error.value.resumable
     with pytest.raises(ValueError, match=r"(?s)cannot continue .*search/ledger/units.*pass its arguments"):

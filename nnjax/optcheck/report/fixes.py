@@ -1,6 +1,7 @@
 """Suggest changes that make the two optimizers equal, with library calls only if they were checked to match."""
 
 import functools
+from collections import Counter
 from typing import Any
 
 import jax
@@ -52,11 +53,13 @@ def _changes(ours: list[str], theirs: list[str]) -> list[str]:
     *our_lines, our_numbers = ours
     *their_lines, their_numbers = theirs
     changes = [line for line in their_lines if line not in our_lines]
-    assigned = {line.partition(" ← ")[0] for line in their_lines}
-    extra = [line for line in our_lines if " ← " in line and line.partition(" ← ")[0] not in assigned]
-    changes += [f"no {line}" for line in extra]
+    ours_of, theirs_of = (Counter(line.partition(" ← ")[0] for line in lines) for lines in (our_lines, their_lines))
+    for line in our_lines:
+        name, arrow, _ = line.partition(" ← ")  # g may be changed twice, by clipping and by weight decay
+        if arrow and line not in their_lines and ours_of[name] > theirs_of[name]:
+            changes.append(f"no {line}")
     old, new = (dict(number.split(" = ") for number in text.split(", ")) for text in (our_numbers, their_numbers))
-    starts = {name: "0" for name in ("m₀", "v₀") if name in old}
+    starts = {name: "0" for name in ("m₀", "v₀", "b₀") if name in old}
     return changes + [f"{name} = {value}" for name, value in (starts | new).items() if old.get(name) != value]
 
 

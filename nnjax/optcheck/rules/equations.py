@@ -17,6 +17,7 @@ FIRST = {
     "trace": "β₁ m + g",
     "lion": "β₂ m + (1 - β₂) g",
     "lion trace": "β₂ m + g",
+    "lion full gradient": "β₂ m + (1 - β₂) g",
     "lion new m": "β₂ m + (1 - β₂) g",
     "with b2": "β₂ m + (1 - β₂) g",
     "with power": "β₁ᵗ m + (1 - β₁ᵗ) g",
@@ -99,6 +100,7 @@ COUNTER = {
 VELOCITY = {
     "trace": "μ b + {d}",
     "ema": "μ b + (1 - μ) {d}",
+    "sum": "b + μ {d}",
     "dampened": "μ b + (1 - τ) {d} (first step: {d})",
     "dampened at once": "μ b + (1 - τ) {d}",
 }
@@ -119,12 +121,14 @@ NADAM = {
     "nadam without b1": "m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)",
     "nadam with raw m": "β₁ m + (1 - β₁) g / (1 - β₁ᵗ)",
     "nadam with full gradient": "β₁ m / (1 - β₁ᵗ⁺¹) + g / (1 - β₁ᵗ)",
+    "nadam swapped": "(1 - β₁) m / (1 - β₁ᵗ⁺¹) + β₁ g / (1 - β₁ᵗ)",
     "nadam without gradient": "β₁ m / (1 - β₁ᵗ⁺¹)",
 }
 RESCALING = {  # factor of the step, and the next average of squares
     "adadelta": ("√(s + ε)", "β₂ s + (1 - β₂) d²"),
     "adadelta with eps outside": ("(√s + ε)", "β₂ s + (1 - β₂) d²"),
     "adadelta of gradients": ("√(s + ε)", "β₂ s + (1 - β₂) g²"),
+    "adadelta of sizes": ("√(s + ε)", "β₂ s + (1 - β₂) |d|"),
     "adadelta sum": ("√(s + ε)", "s + d²"),
     "adadelta trace": ("√(s + ε)", "β₂ s + d²"),
     "adadelta without root": ("(s + ε)", "β₂ s + (1 - β₂) d²"),
@@ -138,11 +142,14 @@ SCHEDULE = {
     "inverse root": "λ/√t",
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
+    "inverse time from 1": "λ/(1 + κ t)",
+    "exponential from 1": "λ (1 - κ)ᵗ",
     "exponential": "λ (1 - κ)ᵗ⁻¹",
     "warm-up": "λ min(1, κ t)",
     "linear": "λ max(0, 1 - κ (t - 1))",
     "cosine": "λ ½ (1 + cos(π min(1, κ (t - 1))))",
     "stepwise": "λ (1 - κ)^⌊(t - 1)/n⌋",
+    "stepwise from 1": "λ (1 - κ)^⌊t/n⌋",
 }
 SYMBOLS = {
     "learning_rate": "λ",
@@ -239,7 +246,8 @@ def _direction(formula: Formula) -> str:
     rule = formula.rule
     m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
     if rule.first in LION:
-        m = f"β₁ {'m' if rule.first == 'lion new m' else 'm_old'} + (1 - β₁) g"
+        weight = "" if rule.first == "lion full gradient" else "(1 - β₁) "
+        m = f"β₁ {'m' if rule.first == 'lion new m' else 'm_old'} + {weight}g"
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
     if _has_varying_momentum(formula):

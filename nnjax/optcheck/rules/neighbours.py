@@ -16,22 +16,29 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 }
 
 
+DECREASING = ("inverse time", "exponential", "warm-up", "linear", "cosine", "stepwise")  # schedules with a κ
 FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity", "velocity_storage")
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
     "clip": ("unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm"),
     "counter": ("per leaf", "double"),
     "decay": ("l2 and decoupled", "after trust", "in velocity"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
-    "first": ("lion", "lion trace", "mean", "v for m", "lion new m", "with power", "gradient", "ema from first"),
+    "first": (
+        "lion", "lion trace", "lion full gradient", "mean", "v for m", "lion new m", "with power", "gradient",
+        "ema from first",
+    ),
     "first_correction": ("root", "another rate", "squared", "subtracted"),
     "maximum": ("minimum",),
     "numerator": (
         "nadam", "nadam without correction", "nadam without b1", "nadam with raw m", "nadam with full gradient",
-        "nadam without gradient",
+        "nadam without gradient", "nadam swapped",
     ),
     "rate_position": ("twice",),
     "root": ("twice", "multiplied"),
-    "schedule": ("next", "warm-up", "linear", "cosine", "previous", "stepwise"),
+    "schedule": (
+        "next", "warm-up", "linear", "cosine", "previous", "stepwise", "stepwise from 1", "inverse time from 1",
+        "exponential from 1",
+    ),
     "second": (
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
@@ -83,7 +90,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
     return {
         "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
-        "first_correction": first and has_size,
+        "first_correction": first and has_size and "nadam" not in rule.numerator,
         "second": has_size,
         "first_lag": first and rule.first not in LION,
         "first_storage": first,
@@ -173,8 +180,8 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         "trust": rule.trust == "lars",
         "gamma": rule.variance != "none",
         "b3": "another rate" in (rule.first, rule.first_correction, rule.second, rule.second_correction),
-        "rate_decay": rule.schedule in ("inverse time", "exponential", "warm-up", "linear", "cosine", "stepwise"),
-        "period": rule.schedule == "stepwise",
+        "rate_decay": rule.schedule.partition(" from 1")[0] in DECREASING,
+        "period": rule.schedule.startswith("stepwise"),
     }
     return [name for name, relevant in names.items() if relevant]
 

@@ -45,6 +45,7 @@ FIRST: Choices = {
     "trace": lambda h, s, g, t: h.b1 * s.m + g,
     "lion": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "lion trace": lambda h, s, g, t: h.b2 * s.m + g,
+    "lion full gradient": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "lion new m": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "with b2": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "with power": lambda h, s, g, t: h.b1**t * s.m + (1 - h.b1**t) * g,
@@ -128,6 +129,7 @@ DENOMINATOR: Choices = {
 VELOCITY: Choices = {
     "trace": lambda h, b, d, k: h.momentum * b + d,
     "ema": lambda h, b, d, k: h.momentum * b + (1 - h.momentum) * d,
+    "sum": lambda h, b, d, k: b + h.momentum * d,
     "dampened": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d if k else d,
     "dampened at once": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d,
 }
@@ -216,7 +218,8 @@ def _direction(
     c2 = CORRECTION[rule.second_correction](h.b2, h.b1, h.b3, t)
     m_step = m if rule.first_lag == "none" else state.m
     if rule.first in LION:
-        m_step = h.b1 * (m if rule.first == "lion new m" else state.m) + (1 - h.b1) * g_first
+        weight = 1.0 if rule.first == "lion full gradient" else 1 - h.b1
+        m_step = h.b1 * (m if rule.first == "lion new m" else state.m) + weight * g_first
     v_step = v if rule.second_lag == "none" else state.v
     m_step = m_step - h.b1**t if rule.first_correction == "subtracted" else m_step
     v_step = v_step - h.b2**t if rule.second_correction == "subtracted" else v_step
@@ -271,10 +274,11 @@ def _numerator(
             return np.asarray((h.b1 * m + (1 - h.b1) * g) / c1), product
         return np.asarray(h.b1 * m / c1 + (1 - h.b1) * g), product
     mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
-    product = product * mu
+    product = np.where(np.isinf(h.momentum_decay), h.b1**t, product * mu)  # β₁ᵗ if the momentum is constant
     weight = {"nadam with full gradient": 1.0, "nadam without gradient": 0.0}.get(rule.numerator, 1 - mu)
+    weight = h.b1 if rule.numerator == "nadam swapped" else weight
     share = weight * g / (1.0 if rule.numerator == "nadam without correction" else 1 - product)
-    factor = 1.0 if rule.numerator == "nadam without b1" else mu_next
+    factor = {"nadam without b1": 1.0, "nadam swapped": 1 - h.b1}.get(rule.numerator, mu_next)
     correction = 1.0 if rule.numerator == "nadam with raw m" else 1 - product * mu_next
     return np.asarray(factor * m / correction + share), product
 
@@ -289,6 +293,7 @@ def _rescale(
         return np.asarray(d * root.get(rescaling, np.sqrt(s + h.eps)))
 
     square = (g if rescaling == "adadelta of gradients" else step(s)) ** 2
+    square = np.sqrt(square) if rescaling == "adadelta of sizes" else square
     new = {"adadelta sum": s + square, "adadelta trace": h.b2 * s + square}
     new_s = np.asarray(new.get(rescaling, h.b2 * s + (1 - h.b2) * square))
     return step(new_s if rescaling == "adadelta ahead" else s), new_s
@@ -331,10 +336,13 @@ def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
         "inverse root": 1 / np.sqrt(k + 1),
         "inverse": 1 / (k + 1),
         "inverse time": 1 / (1 + h.rate_decay * k),
+        "inverse time from 1": 1 / (1 + h.rate_decay * (k + 1)),
         "exponential": (1 - h.rate_decay) ** k,
+        "exponential from 1": (1 - h.rate_decay) ** (k + 1),
         "warm-up": np.minimum(1, h.rate_decay * (k + 1)),
         "linear": np.maximum(0, 1 - h.rate_decay * k),
         "cosine": (1 + np.cos(np.pi * np.minimum(1, h.rate_decay * k))) / 2,
+        "stepwise from 1": (1 - h.rate_decay) ** np.floor((k + 1.5) / h.period),
         "stepwise": (1 - h.rate_decay) ** np.floor((k + 0.5) / h.period),  # + 0.5: unaffected by rounding of the period
     }
     return float(rates[index]) * factors.get(schedule, 1.0)

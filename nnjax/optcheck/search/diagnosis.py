@@ -146,8 +146,14 @@ def _search(target: Target, reference: Formula | None, budget: Budget, dtype: st
         return identify_formula(target, None, budget), False
     matches, rounded = search(target, reference, budget, _with_float32_bound(target) if dtype == "float64" else None)
     if rounded and not _is_float32(target):  # within this bound, other differences could look like rounding
-        matches = [match for match in matches if match.formula == reference]
+        known = [reference, *LIBRARY_RULES.values()]
+        matches = [match for match in matches if any(_same_but_rate(match.formula, formula) for formula in known)]
     return matches, rounded and matches != []
+
+
+def _same_but_rate(formula: Formula, other: Formula) -> bool:
+    rate = other.hyper.learning_rate
+    return formula._replace(hyper=formula.hyper._replace(learning_rate=rate)) == other
 
 
 def _proved(matches: list[Attempt], target: Target, needs_float32: bool) -> list[Attempt]:
@@ -187,12 +193,11 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
     rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
     digits = sum(digits_of(number) > FEW_DIGITS for number in numbers)
-    return (
-        digits,
-        len(explanation.causes),
-        rescaled,
-        all(formula.rule != library.rule for library in LIBRARY_RULES.values()),
-    )
+    # the same change to both moments counts once
+    changes = {
+        (cause.place.removeprefix("first_").removeprefix("second_"), cause.value) for cause in explanation.causes
+    }
+    return digits, len(changes), rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
 
 
 def _merge(explanations: list[Explanation]) -> list[Explanation]:

@@ -98,7 +98,7 @@ def _rules(start: Any, choices: int, *, rare: bool, late: bool) -> Iterator[tupl
 
 def _is_late(edit: Edit) -> bool:
     """Return True if a choice has no effect on the first step of elements with zero parameters."""
-    return edit.place in LATE and "minimum" not in edit
+    return edit.place in LATE and edit.new not in ("minimum", "warm-up") and "from 1" not in edit.new
 
 
 class _Part(NamedTuple):

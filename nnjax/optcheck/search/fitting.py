@@ -85,16 +85,16 @@ def sample_of(target: Target) -> np.ndarray:
     return np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int))
 
 
-def _fit_sample(rule: Any, target: Target) -> Target:
-    """Return the target for fits: one leaf if the rule works by leaf, or one of each shape if it is costly, too.
+def _fit_sample(rule: Any, target: Target, *, rough: bool = False) -> Target:
+    """Return the target for fits: one leaf of each shape if the rule is costly and works by leaf, else see `sample`.
 
-    For other rules, see `sample`.
+    For rough fits of other rules that work by leaf, return one leaf.
     """
-    if not is_by_leaf(rule) or is_by_tree(rule):
-        return sample(rule, target)
     leaf, shapes = target.inputs.leaf, target.inputs.shapes
-    if not is_costly(rule):
+    if rough and is_by_leaf(rule) and not is_by_tree(rule) and not is_costly(rule):
         return target.select(np.flatnonzero(leaf == leaf[0]))
+    if not is_costly(rule) or is_by_tree(rule):
+        return sample(rule, target)
     first = {shapes[i] if shapes else i: i for i in np.unique(leaf)[::-1]}
     return target.select(np.flatnonzero(np.isin(leaf, list(first.values()))))
 
@@ -141,7 +141,7 @@ def largest_error(formula: Formula, target: Target) -> float:
 
 def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
     """Fit a rule to 12 steps with few evaluations (10 ms instead of 100 ms), to decide whether `fit` is worthwhile."""
-    target = _fit_sample(formula.rule, target.first_steps(12))
+    target = _fit_sample(formula.rule, target.first_steps(12), rough=True)
     names = free_names(formula) if names is None else names
     if is_costly(formula.rule):
         scaled = fit_learning_rate(formula, target)
