@@ -11,6 +11,7 @@ from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
+SMALL = 1e-5  # smaller numbers are not rounded to multiples of 1e-6, which could make them 0
 LEAVES = 5  # one leaf of this many is checked first if the rule couples the elements of a leaf
 SAMPLE = 48  # number of elements that are checked first and used for fits
 DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # hyper-parameters between 0 and 1
@@ -279,7 +280,7 @@ def shorten(value: float) -> float:
         short = float(f"{value:.{digits}g}")
         if abs(short - value) <= 1e-7 * abs(value):
             return short
-    for digits in range(1, 7 if 0.5 < value < 1 else 1):
+    for digits in range(1, 7 if SMALL < value < 1 else 1):
         if abs((short := 1 - float(f"{1 - value:.{digits}g}")) - value) <= 1e-7 * abs(1 - value):
             return float(f"{short:.12g}")
     return value
