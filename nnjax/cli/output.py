@@ -70,7 +70,7 @@ def _open_if_closed(descriptor: int) -> None:
 def _tolerant(stream: Any, descriptor: int) -> Any:
     """Return a tolerant stream to the same file, or the stream itself if it has no file, as in a notebook.
 
-    Each line is written as soon as it is complete, also to a pipe or a file, so that progress can be followed.
+    The stream is flushed after each line, also for a pipe or a file, so that progress is visible immediately.
     """
     if stream is None:  # the descriptor was closed when Python started
         return _text(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8")

@@ -115,7 +115,7 @@ def describe_caution(scores: Mapping[str, float], rows: int, *, named: bool, col
 def print_classes(scores: ClassScores, constant: Baseline, *, trained: bool = True) -> None:
     """Print the baseline, the balanced accuracy and the recalls, and warn of classes that are never predicted.
 
-    There is no warning if the network is not `trained`.
+    The warning is omitted unless the network was `trained`.
     Classes with fewer than `LEAST_FOR_RECALL` test rows are listed in a note instead of the warning. If there are more
     than `MOST_CLASSES` classes, these are also omitted from the lowest recalls.
     """

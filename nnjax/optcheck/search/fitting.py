@@ -117,8 +117,8 @@ def _all_within(formula: Formula, target: Target) -> bool:
 def _equal_up_to_ties(values: np.ndarray, target: Target) -> bool:
     """Return True if nearly all updates agree, and the others differ by roundings to float16.
 
-    Many processors and PyTorch convert float64 to float16 through float32. If the float32 number lies halfway between
-    two float16 numbers, the result may differ from that of a direct conversion.
+    Many processors and PyTorch convert float64 to float16 via float32. They round twice, so the last bit may differ
+    from a direct conversion.
     """
     loose = target.bound + FLOAT16_STEP * np.abs(target.updates)
     agree = within(values, target.updates, target.bound).mean()

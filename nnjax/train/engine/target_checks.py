@@ -53,7 +53,7 @@ def check_targets(data: Any, loss: Loss, predict: Callable[[PyTree], PyTree], na
 
 
 def _invalid_target(loss: Loss, outputs: PyTree, y: PyTree, compared: list[bool], single: bool) -> str | None:
-    """Return the message for the first invalid target, beginning with its path, or None if there is none."""
+    """Return the message for the first invalid target, which starts with its path; None if all are valid."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(y)
     compiled = jax.jit(loss)
 
