@@ -3,7 +3,7 @@
 import itertools
 
 from nnjax.optcheck.rules.neighbours import hyper_names, is_relevant
-from nnjax.optcheck.rules.update_rule import LAMB, LION, Formula, HyperParams, UpdateRule, is_linear
+from nnjax.optcheck.rules.update_rule import LAMB, LION, STARTS, Formula, HyperParams, UpdateRule, is_linear
 
 CLIP = {
     "value": "clip(g, ±c)",
@@ -223,11 +223,7 @@ def _numbers(formula: Formula) -> str:
     """Format the hyper-parameters that the rule uses."""
     rule, hyper = formula
     names = hyper_names(rule)
-    names += [
-        name
-        for name in ("first_start", "second_start", "velocity_start", "eps_root", "eps_state")
-        if getattr(hyper, name) != 0
-    ]
+    names += [name for name in (*STARTS, "eps_root", "eps_state") if getattr(hyper, name) != 0]
     names += ["momentum_decay"] if _has_varying_momentum(formula) else []
     return numbers(names, hyper)
 

@@ -49,14 +49,14 @@ DEFAULTS = {  # numbers that the update function does not hold
 }
 WRAPPERS = {"with_extra_args_support": "tx", "masked": "inner"}  # the variable that holds the wrapped optimizer
 CLIPS = {"clip": ("value", "max_delta"), "clip_by_global_norm": ("global norm", "max_norm")}
-BETAS = {"eps": "eps"}
+EPS = {"eps": "eps"}  # for PyTorch, whose betas are read in `_torch_formula`
 TORCH: dict[str, tuple[UpdateRule, dict[str, str]]] = {
     "SGD": (SGD, {"momentum": "momentum", "dampening": "dampening"}),
-    "Adam": (ADAM, BETAS),
-    "AdamW": (ADAM, BETAS),
-    "Adamax": (ADAMAX, BETAS),
-    "NAdam": (ADAM._replace(numerator="nadam"), BETAS | {"momentum_decay": "momentum_decay"}),
-    "RAdam": (ADAM_HAT._replace(rectification="above 5"), BETAS),
+    "Adam": (ADAM, EPS),
+    "AdamW": (ADAM, EPS),
+    "Adamax": (ADAMAX, EPS),
+    "NAdam": (ADAM._replace(numerator="nadam"), EPS | {"momentum_decay": "momentum_decay"}),
+    "RAdam": (ADAM_HAT._replace(rectification="above 5"), EPS),
     "RMSprop": (RMSPROP._replace(eps="outside"), {"alpha": "b2", "eps": "eps", "momentum": "momentum"}),
     "Adagrad": (ADAGRAD._replace(eps="outside"), {"eps": "eps", "initial_accumulator_value": "second_start"}),
     "Adadelta": (ADADELTA, {"rho": "b2", "eps": "eps"}),

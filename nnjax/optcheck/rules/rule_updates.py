@@ -18,8 +18,10 @@ from nnjax.optcheck.rules.update_rule import (
     is_linear,
 )
 
-ROUNDED = ("bfloat16", "float16")  # storage dtypes of moments; products with decay rates are rounded too
-STORED = ("bfloat16 stored", "float16 stored")
+VIA_FLOAT32 = " via float32"  # end of a choice whose values are rounded to float32 first, see `roundings`
+# Storage dtypes of moments. For those in ROUNDED, products with decay rates are rounded too.
+ROUNDED = ("bfloat16", "float16", f"float16{VIA_FLOAT32}")
+STORED = ("bfloat16 stored", "float16 stored", f"float16 stored{VIA_FLOAT32}")
 
 
 class State(NamedTuple):
@@ -302,7 +304,7 @@ def _rescale(
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
     """Return the moment to store for the next step."""
     if storage in ROUNDED or storage in STORED:
-        return _rounded(new, storage.partition(" ")[0])
+        return _rounded(new, storage)
     if storage == "root":
         return np.asarray(np.sqrt(new))
     return {"raw": new, "corrected": new / correction, "none": old}[storage]
@@ -317,9 +319,23 @@ def _with_rounded_products(rule: UpdateRule, h: HyperParams, state: State) -> St
     return state
 
 
-def _rounded(x: Any, dtype: str) -> Any:
-    """Round numbers to "float16" or "bfloat16", and return them as float64."""
-    return np.asarray(x).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16).astype(np.float64)
+def roundings(formula: Formula) -> Iterator[Formula]:
+    """Yield a formula, and with float16 also the one that rounds via float32.
+
+    Many processors and PyTorch convert float64 to float16 via float32. They round twice, so the last bit may differ
+    from a direct conversion.
+    """
+    yield formula
+    places = [place for place in formula.rule._fields if str(getattr(formula.rule, place)).startswith("float16")]
+    if places:
+        twice = {place: getattr(formula.rule, place) + VIA_FLOAT32 for place in places}
+        yield formula._replace(rule=formula.rule._replace(**twice))
+
+
+def _rounded(x: Any, storage: str) -> Any:
+    """Round numbers to the dtype of a storage, "float16" or "bfloat16", and return them as float64."""
+    x = np.asarray(x).astype(np.float32) if storage.endswith(VIA_FLOAT32) else np.asarray(x)
+    return x.astype(ml_dtypes.bfloat16 if storage.startswith("bfloat16") else np.float16).astype(np.float64)
 
 
 def _count(counter: str, k: int, inputs: Inputs) -> Number:

@@ -6,6 +6,7 @@ import numpy as np
 
 GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # added to the gradient
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
+STARTS = ("first_start", "second_start", "velocity_start")  # hyper-parameters with the initial values of the state
 LINEAR = ("largest", "largest of m", "largest weighted", "largest with eps", "absolute")  # see `is_linear`
 LION = ("lion", "lion full gradient", "lion trace", "lion new m")  # first moments that the step averages with β₁
 Number = Any  # a float, or an array (settings, 1) with one setting per row

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.rules.families import RULE, all_choices, edits_between, hyper_names, sentence
-from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.rules.update_rule import STARTS, Formula
 
 HYPER_NAMES = {
     "learning_rate": "learning rate",
@@ -35,7 +35,6 @@ HYPER_NAMES = {
     "rate_decay": "decay κ of the learning rate",
     "period": "period n of the schedule, in steps",
 }
-STARTS = ("first_start", "second_start", "velocity_start")
 SHORT_IDS = {"rate_position-inside": "lr-in-velocity", "rate_position-outside": "lr-outside-velocity"}
 
 

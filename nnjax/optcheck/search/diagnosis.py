@@ -152,6 +152,7 @@ def _search(target: Target, reference: Formula | None, budget: Budget, dtype: st
 
 
 def _same_but_rate(formula: Formula, other: Formula) -> bool:
+    """Return True if two formulas are equal except for the learning rate."""
     rate = other.hyper.learning_rate
     return formula._replace(hyper=formula.hyper._replace(learning_rate=rate)) == other
 

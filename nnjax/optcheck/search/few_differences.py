@@ -13,7 +13,7 @@ import numpy as np
 
 from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, neighbours, updates
 from nnjax.optcheck.rules.neighbours import Edit, is_rare
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.rules.update_rule import STARTS, Formula, HyperParams
 from nnjax.optcheck.search.fitting import Target
 from nnjax.optcheck.trace.tolerance import within
 
@@ -32,11 +32,6 @@ VALUES: dict[str, tuple[float, ...]] = {
     "rate_decay": (1e-3, 1e-2, 0.05, 0.1, 0.5, 0.9),
     "period": (2, 3, 4, 5, 8, 10),
 }
-STARTS = {
-    "first": "first_start",
-    "second": "second_start",
-    "velocity": "velocity_start",
-}  # moments and their initial values
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # see `_is_late`
 ELEMENTS = 24  # number of elements that are compared first
 # Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w
@@ -66,7 +61,7 @@ def few_differences(target: Target, start: Formula, count: int) -> Iterator[tupl
                 if missing == 1 and set(hyper_names(rule)) - set(hyper_names(start.rule)):
                     yield formula, edits  # the number that the rule adds is the other difference
                 for more, later in _rules(rule, missing, rare=count < 3, late=True) if missing else [((), rule)]:
-                    if choices + missing > 0 or any(getattr(formula.hyper, name) for name in STARTS.values()):
+                    if choices + missing > 0 or any(getattr(formula.hyper, name) for name in STARTS):
                         for hyper in _with_new_numbers(hyper_names(later), formula.hyper, hyper_names(rule)):
                             yield Formula(later, hyper), (*edits, *more)
 
@@ -150,8 +145,8 @@ def _spread(target: Target, places: np.ndarray) -> np.ndarray:
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
     """Yield settings of a rule whose first step agrees with the target, and how many hyper-parameters differ."""
-    used = (*hyper_names(start.rule), *STARTS.values())
-    names = (*hyper_names(rule), *(name for moment, name in STARTS.items() if getattr(rule, moment) != "none"))
+    used = (*hyper_names(start.rule), *STARTS)
+    names = (*hyper_names(rule), *(name for name in STARTS if getattr(rule, name.removesuffix("_start")) != "none"))
     settings, counts, columns = _settings(names, used, start.hyper, numbers)
     formula = Formula(rule, columns if len(settings) > 1 else settings[0])
     with np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ from nnjax.optcheck.rules.families import (
 )
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.neighbours import Edit
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.rules.update_rule import STARTS, Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt, Budget
 from nnjax.optcheck.search.few_differences import few_differences
 from nnjax.optcheck.search.fitting import (
@@ -39,7 +39,7 @@ FITS_OF_THREE = 300  # number of fits that take as long as the level of three ch
 FIRST = 2  # costly rules are fitted only if they are among this many closest rules
 FEW = 3  # number of closest library rules whose neighbours are fitted first
 CLOSEST = 4  # number of rules from which a search continues
-STARTS = dict.fromkeys(("first_start", "second_start", "velocity_start"), (1e-6, 0.1, 1.0))
+START_VALUES = (0.0, 1e-6, 0.1, 1.0)  # usual initial values of moments and velocities
 
 
 class Stage(NamedTuple):
@@ -100,8 +100,7 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
       budget: limit on the number of fits.
     """
     if guess is not None:
-        fits = (Attempt(fit(formula, target)) for formula in [guess])
-        for attempt in itertools.chain([Attempt(guess)], fits, _other_starts(target, guess)):
+        for attempt in _with_other_numbers(guess, target):
             if reproduces(attempt.formula, target):
                 return [attempt]
     similar, count = similar_choices(target)
@@ -203,9 +202,9 @@ def _start_and_choice(start: Formula) -> Iterator[Attempt]:
     """Yield each neighbour with a usual initial value for one moment, without a fit."""
     for edits, rule in neighbours(start.rule):
         formula = with_usual_values(rule, start.hyper)
-        for name, values in STARTS.items():
+        for name in STARTS:
             if is_moments(rule) and getattr(rule, name.removesuffix("_start")) != "none":
-                for value in (0.0, *values):
+                for value in START_VALUES:
                     if value != getattr(start.hyper, name):
                         yield Attempt(formula._replace(hyper=formula.hyper._replace(**{name: value})), edits)
 
@@ -263,12 +262,19 @@ def _library(hyper: HyperParams, target: Target) -> Iterator[Attempt]:
         yield Attempt(fit_learning_rate(start, target), library=name)
 
 
+def _with_other_numbers(guess: Formula, target: Target) -> Iterator[Attempt]:
+    """Yield the guess, the same rule with fitted numbers, and with other initial values."""
+    yield Attempt(guess)
+    yield Attempt(fit(guess, target))
+    yield from _other_starts(target, guess)
+
+
 def _other_starts(target: Target, start: Formula) -> Iterator[Attempt]:
     """Yield fits of the rule with a nonzero initial value for one moment."""
-    for name, values in STARTS.items():
+    for name in STARTS:
         if not is_moments(start.rule) or getattr(start.rule, name.removesuffix("_start")) == "none":
             continue
-        for value in values:
+        for value in START_VALUES[1:]:
             formula = start._replace(hyper=start.hyper._replace(**{name: value}))
             yield Attempt(fit(formula, target, [name]))
             yield Attempt(fit(formula, target, [*free_names(formula), name]))

@@ -71,10 +71,8 @@ def _invalid_target(loss: Loss, outputs: PyTree, y: PyTree, compared: list[bool]
 
     first = jax.tree.map(lambda a: a[:1], y)
     probed = [(i, probe) for i, used in enumerate(compared) if used for probe in PROBES]
-    if not any(
-        is_nan(with_leaf(first, i, probe))[0] for i, probe in probed
-    ):  # such as the squared error, so that not all rows need to be evaluated
-        return None
+    if not any(is_nan(with_leaf(first, i, probe))[0] for i, probe in probed):
+        return None  # the loss accepts all numbers, as the squared error does
     row = _first_row(is_nan, y, max(1, BLOCK // sum(math.prod(a.shape[1:]) for a in jax.tree.leaves(outputs))))
     if row is None:
         return None
