@@ -12,7 +12,6 @@ from nnjax.optcheck.rules.rule_updates import roundings
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.trace.tolerance import within
 
-SMALL = 1e-5  # smaller numbers are not rounded to multiples of 1e-6, which could make them 0
 LEAVES = 5  # one leaf of this many is checked first if the rule couples the elements of a leaf
 SAMPLE = 48  # number of elements that are checked first and used for fits
 DECAY_RATES = ("b1", "b2", "b3", "momentum", "dampening")  # hyper-parameters between 0 and 1
@@ -265,12 +264,17 @@ def _from_line(name: str, point: np.ndarray) -> np.ndarray:
 
 
 def shorten(value: float) -> float:
-    """Round a value, or 1 minus a value above ½, to at most 6 digits if it changes by less than 1e-7 of itself."""
+    """Round a fitted number to the fewest digits, at most 6, within the error of the fit.
+
+    The error is 1e-7 of the number, or of 1 minus a number above ½. Small numbers are fitted less exactly, so those
+    close to a number with one or two digits, as most hyper-parameters have, are rounded by up to 1e-4 of themselves.
+    """
     for digits in range(1, 7):
         short = float(f"{value:.{digits}g}")
-        if abs(short - value) <= 1e-7 * abs(value):
+        error = 1e-7 * abs(value) if digits > 2 or abs(value) > 1 else min(1e-7, 1e-4 * abs(value))
+        if abs(short - value) <= error:
             return short
-    for digits in range(1, 7 if SMALL < value < 1 else 1):
+    for digits in range(1, 7 if 0.5 < value < 1 else 1):
         if abs((short := 1 - float(f"{1 - value:.{digits}g}")) - value) <= 1e-7 * abs(1 - value):
             return float(f"{short:.12g}")
     return value
