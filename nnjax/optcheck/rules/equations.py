@@ -19,11 +19,17 @@ FIRST = {
     "lion trace": "β₂ m + g",
     "lion full gradient": "β₂ m + (1 - β₂) g",
     "lion new m": "β₂ m + (1 - β₂) g",
+    "lion of signs": "β₂ m + (1 - β₂) sign(g)",
+    "lion of steps": "β₂ m + (1 - β₂) sign(β₁ m + (1 - β₁) g)",
+    "lion stored step": "sign(β₁ m + (1 - β₁) g)",
     "with b2": "β₂ m + (1 - β₂) g",
     "with power": "β₁ᵗ m + (1 - β₁ᵗ) g",
     "another rate": "β₃ m + (1 - β₃) g",
     "mixed": "β₁ m + (1 - β₂) g",
     "swapped": "(1 - β₁) m + β₁ g",
+    "precedence": "β₁ m + 1 - β₁ g",
+    "without b1": "m + (1 - β₁) g",
+    "minus": "β₁ m - (1 - β₁) g",
     "v for m": "β₁ v + (1 - β₁) g",
     "mean": "m + (g - m)/t",
     "gradient": "g",
@@ -58,6 +64,8 @@ SECOND = {
     "another rate": "β₃ v + (1 - β₃) g²",
     "mixed": "β₂ v + (1 - β₁) g²",
     "swapped": "(1 - β₂) v + β₂ g²",
+    "precedence": "β₂ v + 1 - β₂ g²",
+    "without b2": "v + (1 - β₂) g²",
     "m for v": "β₂ m + (1 - β₂) g²",
     "old m for v": "β₂ m_old + (1 - β₂) g²",
     "mean": "v + (g² - v)/t",
@@ -87,7 +95,14 @@ CORRECTION = {
     "squared": "{x} / (1 - {b}ᵗ)²",
     "swapped": "{x} / (1 - {b_wrong}ᵗ)",
     "another rate": "{x} / (1 - β₃ᵗ)",
+    "count": "{x} / t",
+    "compounding": "{x} / ∏ᵢ₌₁…ₜ(1 - {b}ⁱ)",
     "subtracted": "({x} - {b}ᵗ)",
+}
+RECTIFIED = {
+    "wrong limit": " with ρ_∞ = 2/(1 - β₂)",
+    "ahead": " with ρ_t of t + 1",
+    "without 2": " with ρ_t = ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
 }
 COUNTER = {
     "t": "t = 1, 2, …",
@@ -101,18 +116,30 @@ VELOCITY = {
     "trace": "μ b + {d}",
     "ema": "μ b + (1 - μ) {d}",
     "sum": "b + μ {d}",
+    "precedence": "μ b + 1 - μ {d}",
+    "both": "μ (b + {d})",
     "dampened": "μ b + (1 - τ) {d} (first step: {d})",
     "dampened at once": "μ b + (1 - τ) {d}",
 }
 NESTEROV = {
     "none": "b",
     "standard": "({d} + μ b)",
+    "weighted": "((1 - μ) {d} + μ b)",
+    "swapped": "(μ {d} + b)",
     "new velocity": "((1 + μ) {d} + μ² b)",
     "and gradient": "({d} + b)",
     "old velocity": "b_old",
     "without gradient": "μ b",
     "old velocity added": "((1 + μ) b + μ b_old)",
     "one minus": "((1 - μ) b - μ b_old)",
+    "corrected": "b / (1 - μᵗ)",
+}
+EXTREME = {  # `UpdateRule.maximum`
+    "corrected": "v_max ← max(v_max, v̂)",
+    "raw": "v_max ← max(v_max, v)",
+    "corrected twice": "v_max ← max(v_max, v̂)",
+    "smallest": "v_min ← min(v_min, v), starting at ∞",
+    "smallest corrected": "v_min ← min(v_min, v̂), starting at ∞",
 }
 ROOT = {"twice": "√√", "cube": "∛"}
 NADAM = {
@@ -143,6 +170,8 @@ SCHEDULE = {
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
     "inverse time from 1": "λ/(1 + κ t)",
+    "compounding": "λ/∏ᵢ₌₁…ₜ(1 + κ (i - 1))",
+    "compounding from 1": "λ/∏ᵢ₌₁…ₜ(1 + κ i)",
     "exponential from 1": "λ (1 - κ)ᵗ",
     "exponential": "λ (1 - κ)ᵗ⁻¹",
     "warm-up": "λ min(1, κ t)",
@@ -183,6 +212,7 @@ def equations(formula: Formula) -> list[str]:
     """Return the equations of one step in order, followed by a line with the hyper-parameters."""
     rule, hyper = formula
     lines = [f"g ← {rule.rounding}(g)"] if rule.rounding != "none" else []
+    lines += ["g ← sum of all g so far"] if rule.accumulation != "none" else []
     lines += ["g ← g + γ β₁/(1 - β₁) (g - g_old)"] if rule.variance != "none" else []
     lines += ["g ← g - mean(g) of each row"] if rule.centre != "none" else []
     if rule.clip in CLIP:
@@ -198,13 +228,16 @@ def equations(formula: Formula) -> list[str]:
         lines.append(f"v ← {second}" + _storage(rule.second_storage, "v"))
     if "centered" in rule.second:
         lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
-    if rule.maximum in ("corrected", "raw"):
-        lines.append(f"v_max ← max(v_max, {'v̂' if rule.maximum == 'corrected' else 'v'})")
+    if rule.maximum in EXTREME:
+        lines.append(EXTREME[rule.maximum])
     if _has_varying_momentum(formula):
         lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
     direction = _direction(formula)
     direction = f"{direction} + w θ" if rule.decay == "in velocity" else direction
-    if rule.velocity != "none":
+    direction = f"({direction} + w m)" if rule.decay == "of m" else direction
+    if rule.velocity == "before division":
+        lines.append("b ← μ b + g")
+    elif rule.velocity != "none":
         d = "g" if direction == "g" else "d"
         lines += [] if direction == "g" else [f"d = {direction}"]
         d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position != "outside" else d
@@ -240,7 +273,8 @@ def _has_varying_momentum(formula: Formula) -> bool:
 def _direction(formula: Formula) -> str:
     """Return the expression of the step before the velocity and the learning rate are applied."""
     rule = formula.rule
-    m = "g" if rule.first == "none" else _moment("m", rule.first_lag)
+    plain = "b" if rule.velocity == "before division" else "g"
+    m = plain if rule.first == "none" else _moment("m", rule.first_lag)
     if rule.first in LION:
         weight = "" if rule.first == "lion full gradient" else "(1 - β₁) "
         m = f"β₁ {'m' if rule.first == 'lion new m' else 'm_old'} + {weight}g"
@@ -250,6 +284,8 @@ def _direction(formula: Formula) -> str:
         m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
     elif "nadam" in rule.numerator:
         m = NADAM[rule.numerator]
+    elif rule.numerator == "plus gradient":
+        m = f"{m} + g"
     elif rule.numerator == "lookahead":
         m = CORRECTION[rule.first_correction].format(x="(β₁ m + (1 - β₁) g)", b="β₁", b_wrong="β₂")
     elif rule.numerator == "lookahead without correction":
@@ -268,8 +304,8 @@ def _direction(formula: Formula) -> str:
 
 
 def _rectified(rule: UpdateRule, m: str, d: str) -> str:
-    r = "r_t²" if rule.rectification == "without root" else "r_t"
-    limit = " with ρ_∞ = 2/(1 - β₂)" if rule.rectification == "wrong limit" else ""
+    r = {"without root": "r_t²", "inverted": "1/r_t"}.get(rule.rectification, "r_t")
+    limit = RECTIFIED.get(rule.rectification, "")
     below = {"raw m below": "m", "no step below": "0"}.get(rule.rectification, m)
     return f"{r} {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}{limit}"
 
@@ -285,10 +321,11 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
             return _bracket(x)
         return f"{ROOT.get(rule.root, '√')}{_bracket(x)}"
 
-    v = "v_max" if rule.maximum == "raw" else _moment("v", rule.second_lag)
+    extreme = EXTREME.get(rule.maximum, "").partition(" ")[0]
+    v = extreme if rule.maximum in ("raw", "smallest", "corrected twice") else _moment("v", rule.second_lag)
     mean = {"centered": " - ḡ²", "centered old mean": " - ḡ_old²", "centered plus": " + ḡ²"}.get(rule.second, "")
     v = f"({v}{mean})" if mean else v
-    v_hat = "v_max" if rule.maximum == "corrected" else correct(v)
+    v_hat = extreme if rule.maximum in ("corrected", "smallest corrected") else correct(v)
     v_hat = f"min(0, {v_hat})" if rule.maximum == "minimum" else v_hat
     scale = "" if rule.second_correction in ("none", "subtracted") else f" · {root(correct('1'))}"
     if rule.eps == "after division":
@@ -311,7 +348,8 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
 
 def _parameters(rule: UpdateRule, direction: str) -> str:
     """Return the equation that updates the parameters."""
-    rate = "" if rule.rate_position == "inside" else SCHEDULE[rule.schedule] + " "
+    inside = rule.rate_position == "inside" and is_relevant(rule, "rate_position")
+    rate = "" if inside else SCHEDULE[rule.schedule] + " "
     sign = "-" if rule.direction == "down" else "+"
     if rule.trust in LAMB:
         step = f"({direction} + w θ)" if rule.decay in ("decoupled", "l2 and decoupled") else direction
@@ -340,5 +378,12 @@ def _moment(name: str, lag: str) -> str:
 
 
 def _storage(storage: str, name: str) -> str:
-    special = {"raw": "", "corrected": f"   (stored as {name}̂)", "none": "   (not stored)", "root": "   (stored as √v)"}
+    special = {
+        "raw": "",
+        "corrected": f"   (stored as {name}̂)",
+        "none": "   (not stored)",
+        "root": "   (stored as √v)",
+        "denominator": "   (stored as the denominator)",
+        "look-ahead": "   (stored as the step)",
+    }
     return special.get(storage, f"   (stored in {storage.partition(' ')[0]})")

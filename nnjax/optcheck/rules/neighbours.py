@@ -16,43 +16,63 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 }
 
 
-DECREASING = ("inverse time", "exponential", "warm-up", "linear", "cosine", "stepwise")  # schedules with a κ
-FEATURES = ("rounding", "variance", "centre", "rectification", "rescaling", "trust", "velocity", "velocity_storage")
+DECREASING = (
+    "inverse time",
+    "compounding",
+    "exponential",
+    "warm-up",
+    "linear",
+    "cosine",
+    "stepwise",
+)  # schedules with a κ
+FEATURES = (
+    "rounding",
+    "accumulation",
+    "variance",
+    "centre",
+    "rectification",
+    "rescaling",
+    "trust",
+    "velocity",
+    "velocity_storage",
+)
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
     "clip": ("unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm"),
     "counter": ("per leaf", "double"),
-    "decay": ("l2 and decoupled", "after trust", "in velocity"),
+    "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
-        "lion", "lion trace", "lion full gradient", "mean", "v for m", "lion new m", "with power", "gradient",
-        "ema from first",
+        "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1", "minus", *LION,
     ),
-    "first_correction": ("root", "another rate", "squared", "subtracted"),
-    "maximum": ("minimum",),
+    "first_correction": ("root", "another rate", "squared", "subtracted", "compounding"),
+    "maximum": ("minimum", "corrected twice", "smallest", "smallest corrected"),
+    "nesterov": ("weighted", "swapped", "corrected"),
     "numerator": (
         "nadam", "nadam without correction", "nadam without b1", "nadam with raw m", "nadam with full gradient",
-        "nadam without gradient", "nadam swapped",
+        "nadam without gradient", "nadam swapped", "plus gradient",
     ),
     "rate_position": ("twice",),
     "root": ("twice", "multiplied"),
     "schedule": (
         "next", "warm-up", "linear", "cosine", "previous", "stepwise", "stepwise from 1", "inverse time from 1",
-        "exponential from 1",
+        "exponential from 1", "compounding", "compounding from 1",
     ),
     "second": (
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
-        "ema from first",
+        "ema from first", "precedence", "without b2",
     ),
-    "second_correction": ("squared", "another rate", "subtracted"),
+    "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
     "second_scope": ("global norm", "leaf norm", "leaf mean"),
-    "second_storage": ("root",),
+    "second_storage": ("root", "denominator"),
     "sign": ("tanh",),
+    "velocity": ("precedence", "both", "before division"),
 }  # fmt: skip
 
 
 WRONG_ADADELTA = [choice for choice in CHOICES["rescaling"] if choice.partition(" ")[2] not in ("", "with eps outside")]
+WRONG_RADAM = [choice for choice in CHOICES["rectification"] if choice not in ("none", "above 4", "above 5")]
 
 
 class Edit(NamedTuple):
@@ -86,7 +106,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     first = rule.first != "none"
     second = rule.second != "none"
     has_size = rule.sign != "sign" or second
-    velocity = rule.velocity != "none"
+    velocity = rule.velocity not in ("none", "before division")
     corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
     return {
         "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
@@ -140,7 +160,17 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first_correction", "swapped"): one_moment,
         ("second_correction", "swapped"): one_moment,
         ("maximum", "raw"): no_correction,
-        ("rectification", "raw m below"): no_first_correction,
+        ("rectification", "raw m below"): no_first_correction or rule.rectification == "none",
+        **{("rectification", choice): rule.rectification == "none" for choice in WRONG_RADAM if "raw" not in choice},
+        **{("first", choice): rule.first not in LION for choice in LION if choice != "lion"},
+        ("first", "minus"): rule.numerator == "m" and "belief" not in rule.second,  # the same as the wrong direction
+        ("second", "without b2"): rule.second == "sum",  # the same as a different learning rate
+        ("second_correction", "count"): rule.second in ("none", "sum", "mean"),  # of a sum, the same as "mean"
+        ("second_storage", "denominator"): rule.eps.startswith("none") and no_correction,  # the same as "root"
+        ("velocity", "before division"): rule.first != "none" or rule.second == "none",
+        ("velocity_storage", "look-ahead"): rule.nesterov == "none",
+        **{("maximum", choice): no_correction for choice in ("corrected twice", "smallest corrected")},
+        ("decay", "of m"): rule.first == "none",
         ("eps", "before correction"): no_correction,
         ("eps", "inside before correction"): no_correction,
         ("eps", "floor"): rule.second == "largest with eps",
@@ -162,6 +192,15 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("trust", "lars"): rule.decay == "none" and rule.second != "none",
     }
     return {choice for choice, is_duplicate in duplicates.items() if is_duplicate}
+
+
+def is_redundant(formula: Formula) -> bool:
+    """Return True if a choice has no effect on the rule, or if "another rate" is the rate that it replaces."""
+    rule, hyper = formula
+    same_rate = (hyper.b3 == hyper.b1 and "another rate" in (rule.first, rule.first_correction)) or (
+        hyper.b3 == hyper.b2 and "another rate" in (rule.second, rule.second_correction)
+    )
+    return same_rate or not _duplicates(rule).isdisjoint(zip(rule._fields, rule, strict=True))
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:

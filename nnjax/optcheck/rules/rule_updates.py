@@ -1,5 +1,6 @@
 """Compute the updates of rules in NumPy and float64."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from nnjax.optcheck.rules.update_rule import (
 VIA_FLOAT32 = " via float32"  # end of a choice whose values are rounded to float32 first, see `roundings`
 # Storage dtypes of moments. For those in ROUNDED, products with decay rates are rounded too.
 ROUNDED = ("bfloat16", "float16", f"float16{VIA_FLOAT32}")
+EXTREMES = ("corrected", "raw", "corrected twice", "smallest", "smallest corrected")  # of `maximum`
 STORED = ("bfloat16 stored", "float16 stored", f"float16 stored{VIA_FLOAT32}")
 
 
@@ -35,6 +37,7 @@ class State(NamedTuple):
     velocity: np.ndarray
     product: Number  # product of NAdam's momentum coefficients so far
     g_old: np.ndarray  # gradient of the previous step
+    g_sum: np.ndarray  # sum of all gradients
 
 
 # One expression per choice. h: HyperParams, s: State before the step, b: decay rate or velocity, m: first moment after
@@ -49,11 +52,17 @@ FIRST: Choices = {
     "lion trace": lambda h, s, g, t: h.b2 * s.m + g,
     "lion full gradient": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "lion new m": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "lion of signs": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * np.sign(g),
+    "lion of steps": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * np.sign(h.b1 * s.m + (1 - h.b1) * g),
+    "lion stored step": lambda h, s, g, t: np.sign(h.b1 * s.m + (1 - h.b1) * g),
     "with b2": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "with power": lambda h, s, g, t: h.b1**t * s.m + (1 - h.b1**t) * g,
     "another rate": lambda h, s, g, t: h.b3 * s.m + (1 - h.b3) * g,
     "mixed": lambda h, s, g, t: h.b1 * s.m + (1 - h.b2) * g,
     "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
+    "precedence": lambda h, s, g, t: h.b1 * s.m + 1 - h.b1 * g,
+    "without b1": lambda h, s, g, t: s.m + (1 - h.b1) * g,
+    "minus": lambda h, s, g, t: h.b1 * s.m - (1 - h.b1) * g,
     "v for m": lambda h, s, g, t: h.b1 * s.v + (1 - h.b1) * g,
     "mean": lambda h, s, g, t: s.m + (g - s.m) / t,
     "gradient": lambda h, s, g, t: g,
@@ -90,6 +99,8 @@ SECOND: Choices = {
     "another rate": lambda h, s, g, m, t: h.b3 * s.v + (1 - h.b3) * g**2,
     "mixed": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b1) * g**2,
     "swapped": lambda h, s, g, m, t: (1 - h.b2) * s.v + h.b2 * g**2,
+    "precedence": lambda h, s, g, m, t: h.b2 * s.v + 1 - h.b2 * g**2,
+    "without b2": lambda h, s, g, m, t: s.v + (1 - h.b2) * g**2,
     "m for v": lambda h, s, g, m, t: h.b2 * m + (1 - h.b2) * g**2,
     "old m for v": lambda h, s, g, m, t: h.b2 * s.m + (1 - h.b2) * g**2,
     "mean": lambda h, s, g, m, t: s.v + (g**2 - s.v) / t,
@@ -111,6 +122,8 @@ CORRECTION: Choices = {
     "squared": lambda b, b_wrong, b3, t: (1 - b**t) ** 2,
     "swapped": lambda b, b_wrong, b3, t: 1 - b_wrong**t,
     "another rate": lambda b, b_wrong, b3, t: 1 - b3**t,
+    "count": lambda b, b_wrong, b3, t: t,
+    "compounding": lambda b, b_wrong, b3, t: _product(lambda i: 1 - b**i, t),
     "subtracted": lambda b, b_wrong, b3, t: 1.0,  # the moment itself is changed, see `_direction`
 }
 
@@ -126,27 +139,49 @@ DENOMINATOR: Choices = {
     "before correction": lambda root, h, v, v_hat, c2: (root(v + h.eps_root) + h.eps) / root(np.asarray(c2)),
     "inside before correction": lambda root, h, v, v_hat, c2: root(v + h.eps) / root(np.asarray(c2)),
     "floor": lambda root, h, v, v_hat, c2: np.maximum(root(v_hat), h.eps),
+    "after division": lambda root, h, v, v_hat, c2: root(v_hat),  # ε is added in `_divide`
 }
 
 VELOCITY: Choices = {
     "trace": lambda h, b, d, k: h.momentum * b + d,
     "ema": lambda h, b, d, k: h.momentum * b + (1 - h.momentum) * d,
     "sum": lambda h, b, d, k: b + h.momentum * d,
+    "precedence": lambda h, b, d, k: h.momentum * b + 1 - h.momentum * d,
+    "both": lambda h, b, d, k: h.momentum * (b + d),
     "dampened": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d if k else d,
     "dampened at once": lambda h, b, d, k: h.momentum * b + (1 - h.dampening) * d,
 }
 
 NESTEROV: Choices = {
-    "none": lambda rule, h, b, b_new, d: b_new,
-    "standard": lambda rule, h, b, b_new, d: (
-        h.momentum * b_new + ((1 - h.momentum) * d if rule.velocity == "ema" else d)
-    ),
-    "new velocity": lambda rule, h, b, b_new, d: h.momentum**2 * b_new + (1 + h.momentum) * d,
-    "and gradient": lambda rule, h, b, b_new, d: d + b_new,
-    "old velocity": lambda rule, h, b, b_new, d: b,
-    "without gradient": lambda rule, h, b, b_new, d: h.momentum * b_new,
-    "old velocity added": lambda rule, h, b, b_new, d: (1 + h.momentum) * b_new + h.momentum * b,
-    "one minus": lambda rule, h, b, b_new, d: (1 - h.momentum) * b_new - h.momentum * b,
+    "none": lambda h, b, b_new, d, k: b_new,
+    "standard": lambda h, b, b_new, d, k: h.momentum * b_new + d,
+    "weighted": lambda h, b, b_new, d, k: h.momentum * b_new + (1 - h.momentum) * d,
+    "swapped": lambda h, b, b_new, d, k: b_new + h.momentum * d,
+    "new velocity": lambda h, b, b_new, d, k: h.momentum**2 * b_new + (1 + h.momentum) * d,
+    "and gradient": lambda h, b, b_new, d, k: d + b_new,
+    "old velocity": lambda h, b, b_new, d, k: b,
+    "without gradient": lambda h, b, b_new, d, k: h.momentum * b_new,
+    "old velocity added": lambda h, b, b_new, d, k: (1 + h.momentum) * b_new + h.momentum * b,
+    "one minus": lambda h, b, b_new, d, k: (1 - h.momentum) * b_new - h.momentum * b,
+    "corrected": lambda h, b, b_new, d, k: b_new / (1 - h.momentum ** (k + 1)),
+}
+
+SCHEDULE: Choices = {
+    "inverse root": lambda h, k: 1 / np.sqrt(k + 1),
+    "inverse": lambda h, k: 1 / (k + 1),
+    "inverse time": lambda h, k: 1 / (1 + h.rate_decay * k),
+    "inverse time from 1": lambda h, k: 1 / (1 + h.rate_decay * (k + 1)),
+    "compounding": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k),
+    "compounding from 1": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k + 1),
+    "exponential": lambda h, k: (1 - h.rate_decay) ** k,
+    "exponential from 1": lambda h, k: (1 - h.rate_decay) ** (k + 1),
+    "warm-up": lambda h, k: np.minimum(1, h.rate_decay * (k + 1)),
+    "linear": lambda h, k: np.maximum(0, 1 - h.rate_decay * k),
+    "cosine": lambda h, k: (1 + np.cos(np.pi * np.minimum(1, h.rate_decay * k))) / 2,
+    "stepwise from 1": lambda h, k: (1 - h.rate_decay) ** np.floor((k + 1.5) / h.period),
+    "stepwise": lambda h, k: (
+        (1 - h.rate_decay) ** np.floor((k + 0.5) / h.period)
+    ),  # + 0.5: safe if the period is rounded
 }
 
 DECAY: Choices = {
@@ -169,15 +204,27 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     Returns:
       An iterator of arrays (elements,), or (settings, elements) if the hyper-parameters are arrays.
     """
+    formula = _with_first_moment(formula) if formula.rule.velocity == "before division" else formula
     rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # 1 / 0 is inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
     state = State(
-        zero + h.first_start, zero + h.second_start, zero, zero, zero, zero + h.velocity_start, product=1.0, g_old=zero
+        m=zero + h.first_start,
+        v=zero + h.second_start,
+        v_max=zero + (np.inf if "smallest" in rule.maximum else 0.0),
+        g_mean=zero,
+        step_square=zero,
+        velocity=zero + h.velocity_start,
+        product=1.0,
+        g_old=zero,
+        g_sum=zero,
     )
     for k, (gradient, p) in enumerate(zip(inputs.grads, inputs.params, strict=True)):
         t = _count(rule.counter, k, inputs)
         rate = h.learning_rate * _rate(rule.schedule, h, inputs.rates, k)
         gradient = _rounded(gradient, rule.rounding) if rule.rounding != "none" else gradient  # noqa: PLW2901
+        if rule.accumulation != "none":
+            gradient = state.g_sum + gradient  # noqa: PLW2901
+            state = state._replace(g_sum=gradient)
         reduced = gradient
         if rule.variance != "none":
             reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
@@ -201,6 +248,15 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
             u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
         # the first step of some rules does not depend on the hyper-parameters, so all settings share one update
         yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
+
+
+def _with_first_moment(formula: Formula) -> Formula:
+    """Return the formula with a first moment instead of a velocity before the division, which is the same."""
+    rule, hyper = formula
+    return Formula(
+        rule._replace(first="trace", velocity="none"),
+        hyper._replace(b1=hyper.momentum, first_start=hyper.velocity_start),
+    )
 
 
 def _direction(
@@ -227,6 +283,8 @@ def _direction(
     v_step = v_step - h.b2**t if rule.second_correction == "subtracted" else v_step
     m_next = _stored(rule.first_storage, m, state.m, c1)
     v_next = _stored(rule.second_storage, v, state.v, c2)
+    if rule.second_storage == "denominator":  # as it is before an ε before the correction is corrected
+        v_next = _denominator(rule, h, v, 1.0 if "before correction" in rule.eps else c2)
     state = state._replace(m=m_next, v=v_next)
 
     if "centered" in rule.second:
@@ -236,10 +294,11 @@ def _direction(
         state = state._replace(g_mean=g_mean)
     if rule.maximum == "minimum":
         v_step = np.minimum(state.v_max, v_step)  # 0 at every step, the initial value
-    if rule.maximum in ("corrected", "raw"):
-        v_max = np.maximum(state.v_max, v_step / c2 if rule.maximum == "corrected" else v_step)
-        state = state._replace(v_max=v_max)
-        v_step, c2 = v_max, 1.0 if rule.maximum == "corrected" else c2
+    if rule.maximum in EXTREMES:
+        extreme = np.minimum if "smallest" in rule.maximum else np.maximum
+        v_step = extreme(state.v_max, v_step / c2 if "corrected" in rule.maximum else v_step)
+        c2 = 1.0 if rule.maximum in ("corrected", "smallest corrected") else c2
+        state = state._replace(v_max=v_step)
 
     c1 = 1.0 if rule.first == "none" else c1
     numerator, product = _numerator(rule, h, state.product, (m_step, g_first, c1), t)
@@ -251,6 +310,7 @@ def _direction(
     if rule.rescaling != "none":
         d, step_square = _rescale(rule.rescaling, h, state.step_square, d, g)
         state = state._replace(step_square=step_square)
+    d = d + h.weight_decay * m if rule.decay == "of m" else d
     return d, state
 
 
@@ -272,6 +332,8 @@ def _numerator(
     if "nadam" not in rule.numerator:
         if rule.numerator == "m":
             return np.asarray(m / c1), product
+        if rule.numerator == "plus gradient":
+            return np.asarray(m / c1 + g), product
         if rule.numerator == "lookahead":
             return np.asarray((h.b1 * m + (1 - h.b1) * g) / c1), product
         return np.asarray(h.b1 * m / c1 + (1 - h.b1) * g), product
@@ -307,7 +369,7 @@ def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) 
         return _rounded(new, storage)
     if storage == "root":
         return np.asarray(np.sqrt(new))
-    return {"raw": new, "corrected": new / correction, "none": old}[storage]
+    return {"corrected": new / correction, "none": old}.get(storage, new)
 
 
 def _with_rounded_products(rule: UpdateRule, h: HyperParams, state: State) -> State:
@@ -348,20 +410,13 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
 def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
     """Return the learning rate at step k = 0, 1, … relative to the hyper-parameter."""
     index = {"next": min(k + 1, len(rates) - 1), "previous": max(k - 1, 0)}.get(schedule, k)
-    factors = {
-        "inverse root": 1 / np.sqrt(k + 1),
-        "inverse": 1 / (k + 1),
-        "inverse time": 1 / (1 + h.rate_decay * k),
-        "inverse time from 1": 1 / (1 + h.rate_decay * (k + 1)),
-        "exponential": (1 - h.rate_decay) ** k,
-        "exponential from 1": (1 - h.rate_decay) ** (k + 1),
-        "warm-up": np.minimum(1, h.rate_decay * (k + 1)),
-        "linear": np.maximum(0, 1 - h.rate_decay * k),
-        "cosine": (1 + np.cos(np.pi * np.minimum(1, h.rate_decay * k))) / 2,
-        "stepwise from 1": (1 - h.rate_decay) ** np.floor((k + 1.5) / h.period),
-        "stepwise": (1 - h.rate_decay) ** np.floor((k + 0.5) / h.period),  # + 0.5: unaffected by rounding of the period
-    }
-    return float(rates[index]) * factors.get(schedule, 1.0)
+    factor = SCHEDULE[schedule](h, k) if schedule in SCHEDULE else 1.0
+    return float(rates[index]) * factor
+
+
+def _product(factor: Callable[[int], Number], t: Number) -> Number:
+    """Return factor(1) · factor(2) · … · factor(t)."""
+    return math.prod(np.where(i <= t, factor(i), 1.0) for i in range(1, int(np.max(t)) + 1))
 
 
 def _gradient_decay(decay: str, w: Number, p: np.ndarray) -> np.ndarray:
@@ -408,18 +463,9 @@ def _nadam_momentum(h: HyperParams, t: Number) -> Number:
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:
     """Divide the numerator by the root of the second moment, with ε added as `rule.eps` says."""
-
-    def root(x: np.ndarray) -> np.ndarray:
-        if is_linear(rule):
-            return x
-        if rule.root == "cube":
-            return np.asarray(np.cbrt(x))
-        return np.asarray(np.sqrt(np.sqrt(x)) if rule.root == "twice" else np.sqrt(x))
-
-    v_hat = v / c2 + h.eps_root
+    denominator = _denominator(rule, h, v, c2)
     if rule.eps == "after division":
-        return numerator * (1 / root(v_hat) + h.eps)
-    denominator = DENOMINATOR[rule.eps](root, h, v, v_hat, c2)
+        return numerator * (1 / denominator + h.eps)
     if rule.root == "multiplied":
         return np.asarray(numerator * denominator)
     ratio = numerator / denominator
@@ -428,16 +474,30 @@ def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarr
     return np.where(denominator == 0, np.where(numerator == 0, 0.0, np.nan), ratio)  # 0 / 0 gives a step of 0
 
 
+def _denominator(rule: UpdateRule, h: HyperParams, v: np.ndarray, c2: Number) -> np.ndarray:
+    """Return the root of the second moment, with ε added as `rule.eps` says."""
+
+    def root(x: np.ndarray) -> np.ndarray:
+        if is_linear(rule):
+            return x
+        if rule.root == "cube":
+            return np.asarray(np.cbrt(x))
+        return np.asarray(np.sqrt(np.sqrt(x)) if rule.root == "twice" else np.sqrt(x))
+
+    return np.asarray(DENOMINATOR[rule.eps](root, h, v, v / c2 + h.eps_root, c2))
+
+
 def _rectify(
     rectification: str, b2: Number, numerators: tuple[np.ndarray, np.ndarray], d: np.ndarray, t: Number
 ) -> np.ndarray:
     """Return RAdam's step: `d` times r if ρ is large enough, else the corrected or the raw first moment alone."""
     rho_max = 2 / (1 - b2) - (0 if rectification == "wrong limit" else 1)
-    rho = rho_max - 2 * t * b2**t / (1 - b2**t)
+    n = t + 1 if rectification == "ahead" else t
+    rho = rho_max - (1 if rectification == "without 2" else 2) * n * b2**n / (1 - b2**n)
     large = rho > (4 if rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
     r = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
-    r = r if rectification == "without root" else np.sqrt(r)
+    r = r if rectification == "without root" else 1 / np.sqrt(r) if rectification == "inverted" else np.sqrt(r)
     below = numerators[1] if rectification == "raw m below" else numerators[0]
     below = np.zeros_like(below) if rectification == "no step below" else below
     return np.asarray(np.where(large, r * d, below))
@@ -464,5 +524,5 @@ def _step(rule: UpdateRule, h: HyperParams, state: State, d: np.ndarray, k: int)
     if storage in ROUNDED:  # as JAX rounds 0.9 · b if b is bfloat16
         b = _rounded(_rounded(h.momentum, storage) * b, storage) / h.momentum
     b_new = VELOCITY[rule.velocity](h, b, d, k)
-    step = NESTEROV[rule.nesterov](rule, h, b, b_new, d)
-    return step, state._replace(velocity=b_new if storage == "raw" else _stored(storage, b_new, b, 1.0))
+    step = NESTEROV[rule.nesterov](h, b, b_new, d, k)
+    return step, state._replace(velocity=step if storage == "look-ahead" else _stored(storage, b_new, b, 1.0))

@@ -8,7 +8,8 @@ GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
 STARTS = ("first_start", "second_start", "velocity_start")  # hyper-parameters with the initial values of the state
 LINEAR = ("largest", "largest of m", "largest weighted", "largest with eps", "absolute")  # see `is_linear`
-LION = ("lion", "lion full gradient", "lion trace", "lion new m")  # first moments that the step averages with β₁
+# First moments that the step averages with β₁
+LION = ("lion", "lion full gradient", "lion trace", "lion new m", "lion of signs", "lion of steps", "lion stored step")
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
 
@@ -19,6 +20,7 @@ class UpdateRule(NamedTuple):
     """
 
     rounding: str = "none"  # rounding of the gradients
+    accumulation: str = "none"  # sum of past gradients
     variance: str = "none"
     centre: str = "none"
     clip: str = "none"

@@ -33,6 +33,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "period": (2, 3, 4, 5, 8, 10),
 }
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # see `_is_late`
+EARLY = ("minimum", "corrected twice", "of m", "warm-up")  # choices at these places with an effect on the first step
 ELEMENTS = 24  # number of elements that are compared first
 # Allowed relative difference in the first step, because weight decay after the update scales the step by 1 - λ w
 LOOSE = 2e-3
@@ -93,7 +94,7 @@ def _rules(start: Any, choices: int, *, rare: bool, late: bool) -> Iterator[tupl
 
 def _is_late(edit: Edit) -> bool:
     """Return True if a choice has no effect on the first step of elements with zero parameters."""
-    return edit.place in LATE and edit.new not in ("minimum", "warm-up") and "from 1" not in edit.new
+    return edit.place in LATE and edit.new not in EARLY and "from 1" not in edit.new
 
 
 class _Part(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 from nnjax.optcheck.rules.families import edits_between, hyper_names, is_moments, neighbours
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS
+from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, is_redundant
 from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt
 from nnjax.optcheck.search.fitting import Target, reproduces, shorten
@@ -25,6 +25,8 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     if not same_family:
         return matches[:1]  # a different family is one cause, so its variants are not reported
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
+    if is_moments(start.rule):
+        matches = [match for match in matches if not is_redundant(match.formula)] or matches
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
     first: dict[Any, Attempt] = {}
@@ -104,7 +106,7 @@ def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
         m = 1 - hyper.b1 if rule.first == "ema" else 1 / (1 - hyper.b1)
     if (rule.second == "ema") != (rule.second_correction == "constant"):
         v = 1 - hyper.b2 if rule.second == "ema" else 1 / (1 - hyper.b2)
-    return m * (1 - hyper.momentum if rule.velocity == "ema" else 1.0), v
+    return m * {"ema": 1 - hyper.momentum, "both": hyper.momentum}.get(rule.velocity, 1.0), v
 
 
 def complexity(formula: Formula, start: Formula) -> int:
