@@ -159,6 +159,7 @@ RESCALING = {  # factor of the step, and the next average of squares
     "adadelta sum": ("√(s + ε)", "s + d²"),
     "adadelta trace": ("√(s + ε)", "β₂ s + d²"),
     "adadelta without root": ("(s + ε)", "β₂ s + (1 - β₂) d²"),
+    "adadelta not stored": ("√(s + ε)", "s"),
     "adadelta ahead": ("√(s_new + ε)", "s_new = β₂ s + (1 - β₂) d² with the step d of s"),
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding

@@ -16,26 +16,13 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 }
 
 
-DECREASING = (
-    "inverse time",
-    "compounding",
-    "exponential",
-    "warm-up",
-    "linear",
-    "cosine",
-    "stepwise",
-)  # schedules with a κ
+DECREASING = (  # schedules with a κ
+    "inverse time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
+)  # fmt: skip
 FEATURES = (
-    "rounding",
-    "accumulation",
-    "variance",
-    "centre",
-    "rectification",
-    "rescaling",
-    "trust",
-    "velocity",
+    "rounding", "accumulation", "variance", "centre", "rectification", "rescaling", "trust", "velocity",
     "velocity_storage",
-)
+)  # fmt: skip
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
     "clip": ("unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm"),
     "counter": ("per leaf", "double"),

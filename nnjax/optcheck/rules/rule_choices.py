@@ -244,6 +244,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "adadelta sum": "the step is rescaled by the root of the sum of past squared steps",
         "adadelta trace": "the step is rescaled by the root of a decaying sum of past squared steps, without (1 - β₂)",
         "adadelta without root": "the step is rescaled by past squared steps without their root",
+        "adadelta not stored": "the step is rescaled by √ε, because past squared steps are not stored",
         "adadelta ahead": "the step is rescaled by the root of squared steps that include the current one",
     },
     "velocity": {

@@ -358,7 +358,7 @@ def _rescale(
 
     square = (g if rescaling == "adadelta of gradients" else step(s)) ** 2
     square = np.sqrt(square) if rescaling == "adadelta of sizes" else square
-    new = {"adadelta sum": s + square, "adadelta trace": h.b2 * s + square}
+    new = {"adadelta sum": s + square, "adadelta trace": h.b2 * s + square, "adadelta not stored": s}
     new_s = np.asarray(new.get(rescaling, h.b2 * s + (1 - h.b2) * square))
     return step(new_s if rescaling == "adadelta ahead" else s), new_s
 
@@ -416,7 +416,8 @@ def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:
 
 def _product(factor: Callable[[int], Number], t: Number) -> Number:
     """Return factor(1) · factor(2) · … · factor(t)."""
-    return math.prod(np.where(i <= t, factor(i), 1.0) for i in range(1, int(np.max(t)) + 1))
+    counts = range(1, int(np.max(t)) + 1)
+    return math.prod(factor(i) if np.ndim(t) == 0 else np.where(i <= t, factor(i), 1.0) for i in counts)
 
 
 def _gradient_decay(decay: str, w: Number, p: np.ndarray) -> np.ndarray:
