@@ -337,6 +337,17 @@ def test_mistakes_in_adabelief_and_lamb_are_named():
     assert found(updates, LAMB) == [{"trust-lamb inverted"}]
 
 
+def test_a_correction_with_its_own_rate_is_not_a_synonym():
+    updates = update_array(RMSPROP._replace(rule=RMSPROP.rule._replace(second_correction="t")), INPUTS)
+    assert found(updates, RMSPROP) == [{"second_correction-t"}]
+
+
+def test_the_mean_of_decaying_squares_is_named():
+    start = LIBRARY_RULES["torch.adagrad"]
+    text = ADAGRAD.replace("v + g * g", "0.9 * v + 0.1 * g * g").replace("np.sqrt(v)", "np.sqrt(v / t)")
+    assert found(updates_of(text), start) == [{"second-ema", "second_correction-count", "b2"}]
+
+
 def test_an_initial_moment_and_another_number_are_named():
     updates = update_array(RMSPROP._replace(hyper=RMSPROP.hyper._replace(second_start=1.0, eps=1e-6)), INPUTS)
     assert found(updates, RMSPROP) == [{"second_start", "eps"}]
