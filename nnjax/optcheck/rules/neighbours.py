@@ -155,6 +155,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("second_correction", "count"): rule.second in ("none", "sum", "mean"),  # of a sum, the same as "mean"
         ("second_storage", "denominator"): rule.eps.startswith("none") and no_correction,  # the same as "root"
         ("velocity", "before division"): rule.first != "none" or rule.second == "none",
+        ("nesterov", "without gradient"): rule.nesterov == "none",  # the same as a different learning rate
         ("velocity_storage", "look-ahead"): rule.nesterov == "none",
         **{("maximum", choice): no_correction for choice in ("corrected twice", "smallest corrected")},
         ("decay", "of m"): rule.first == "none",
