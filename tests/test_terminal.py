@@ -46,6 +46,13 @@ def test_the_bar_compiles_counts_epochs_and_fits_80_columns(monkeypatch):
     assert max(map(len, drawn)) <= 77  # with room for ^C
 
 
+def test_the_bar_names_scores_as_the_lines_without_a_terminal_do(monkeypatch):
+    file = screen(monkeypatch)
+    with progress.progress_bar(10, 1.0, show=True) as show:
+        show({"loss": 0.5, "epoch": 1.0, "step": 10, "validation_r2": 0.75, "validation_loss": 0.25}, 10)
+    assert "  validation R² 0.7500" in lines(file)[-1]
+
+
 def test_defaults_of_a_regression():
     config = Config("")
     classes, numbers = (with_defaults(config, task, 500, 5) for task in ("classification", "regression"))

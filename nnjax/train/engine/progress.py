@@ -14,7 +14,11 @@ import numpy as np
 Show = Callable[[dict[str, Any], int], None]  # (record, number of steps taken)
 ShowTrials = Callable[[int, float], None]  # (number of trials that have ended, lowest score)
 FIXED = ("epoch", "step", "loss")
-SCORES = ("validation_accuracy", "validation_r2", "validation_loss")
+SCORES = {
+    "validation_accuracy": "validation accuracy",
+    "validation_r2": "validation R²",
+    "validation_loss": "validation loss",
+}
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def progress_bar(total: int, epochs: float, *, show: bool) -> Iterator[Show]:
                 return
             text = f"loss {_mean(record['loss']):.4g}"
             score = next((name for name in SCORES if name in record), None)  # only one, so that the line fits
-            text += f"  {score.replace('_', ' ')} {_mean(record[score]):.4f}" if score else ""
+            text += f"  {SCORES[score]} {_mean(record[score]):.4f}" if score else ""
             logged = [name for name in record if name not in FIXED and not name.startswith("validation_")]
             text += "".join(f"  {name} {_mean(record[name]):.4g}" for name in logged[:2])
             rate = (step - started[1]) / max(time.perf_counter() - started[0], 1e-9)
