@@ -168,6 +168,11 @@ def test_batch_larger_than_the_data():
     assert np.isfinite(result.losses).all()
 
 
+def test_batch_larger_than_one_example():
+    with pytest.warns(UserWarning, match=r"batch_size 32 is larger than the one example, so"):
+        train.fit(make_run(batch_size=32), (X[:1], Y[:1]), epochs=32)
+
+
 def test_loss_that_is_not_finite_is_reported_once():
     run = train.Run(nn.dense(1), losses.squared_error, optim.sgd(1e6), batch_size=4)
     with pytest.warns(RuntimeWarning, match=r"the loss of step \d+ is (inf|nan)") as caught:

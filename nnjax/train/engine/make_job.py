@@ -95,10 +95,8 @@ def make_job(
             "rows; set a batch size, or use folds of equal size"
         )
     if (run.batch_size or 0) > counts.min():
-        checks.warn(
-            f"fit: batch_size {run.batch_size} is larger than the {counts.min()} examples, so a batch covers several "
-            "epochs",
-        )
+        number = "one example" if counts.min() == 1 else f"{counts.min()} examples"
+        checks.warn(f"fit: batch_size {run.batch_size} is larger than the {number}, so a batch covers several epochs")
     if not isinstance(data, Source):
         check_weights("training", data.weights, rows)
     check_held_out(held_out, held_out_rows, options.patience)
