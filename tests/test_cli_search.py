@@ -278,6 +278,7 @@ MISTAKES = {
     ("--learning-rate", "0..0.1:log"): "--learning-rate 0..0.1:log: .* a small number such as 1e-6, or omit :log",
     ("--dropout", "0..0.5", "--rungs", "3,1"): "--rungs 3,1: .* positive and ascending",
     ("--dropout", "0..0.5", "--rungs", "x"): "--rungs x: expected numbers of epochs",
+    ("--dropout", "0..0.5", "--rungs", ""): "--rungs : expected numbers of epochs",
     ("--dropout", "0..0.5", "--validation", "0"): "--validation must be > 0",
     ("--width", "4,8", "--depth", "0,1"): "--width cannot be searched with --depth 0",
     ("--depth", "1,a"): "--depth 1,a: expected an integer, or a list",

@@ -39,7 +39,7 @@ def parse_request(settings: Mapping[str, Any]) -> Request:
     constants = {name: v.numbers[0] for name, v in numbers.items() if v.constant}
     constants |= {name: values[0] for name, values in listed.items()}
     fixed = {name: settings[name] for name in SETTINGS if name not in (*SWEEPABLE, *STRUCTURAL, *OWN)}
-    rungs = _parse_rungs(settings["rungs"] or RUNGS)
+    rungs = _parse_rungs(RUNGS if settings["rungs"] is None else settings["rungs"])
     config = Config(**fixed | constants | {"epochs": rungs[-1]})
     space = {name: _dimension(name, v) for name, v in numbers.items() if not v.constant}
     space |= {name: train.structure(values) for name, values in listed.items() if len(values) > 1}
