@@ -4,6 +4,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from train_runs import BATCH, DATA, HELD_OUT, KEY, X, assert_equal, make_swept, mesh
 
@@ -101,4 +102,9 @@ def test_mistakes():
         train.replay_trial(make_swept, SPACE | {"other": train.uniform(0, 1)}, DATA, found.table, 0, **given)
     with pytest.raises(ValueError, match=r"pass the validation= or the folds= of the search"):
         train.replay_trial(make_swept, SPACE, DATA, found.table, 0, **given | {"validation": None})
+    frame = pd.DataFrame(found.table)
+    for table in (frame, found, [], found.table[0]):
+        with pytest.raises(TypeError, match=r"table must be the table of the search, a list with a dictionary"):
+            train.replay_trial(make_swept, SPACE, DATA, table, 0, **given)
+    assert train.replay_trial(make_swept, SPACE, DATA, frame.to_dict("records"), 0, **given).scores == replay(0).scores
     assert np.isfinite(replay(0).scores[1.0])

@@ -102,7 +102,7 @@ def replay_trial(
       ValueError: if the table has no such trial or does not match the space and the rungs, if the trial is a copy that
         ended before its first rung, or if the validation data or folds of the search are missing; also as raised by
         `search`.
-      TypeError: as raised by `search`.
+      TypeError: if the table is not a list of rows; also as raised by `search`.
 
     >>> digits = data.load("digits")
     >>> make = lambda hp: train.Run(nn.mlp([16], 10), losses.cross_entropy, optim.adam(hp["rate"]), batch_size=32)
@@ -121,6 +121,7 @@ def replay_trial(
     for name, number in (("trials", trials), ("population", population), ("seeds", seeds)):
         checks.positive_int("replay_trial", name, number)
     key = checks.key("replay_trial", jax.random.key(0) if key is None else key)
+    _check_table(table)
     parts = _parts(table, trial, epochs)
     row = parts[-1].row
     missing = [name for name in dimensions if name not in row]
@@ -238,6 +239,16 @@ def _count(rounds: Sequence[Sequence[int]], trial: int) -> int:
     """Return the number of trials that begin in the same group and round as the given trial."""
     counts = [count for counts in rounds for count in counts]
     return counts[int(np.searchsorted(np.cumsum(counts), trial, side="right"))]
+
+
+def _check_table(table: Any) -> None:
+    """Raise TypeError unless the table is a list of rows, one for each trial."""
+    if isinstance(table, Sequence) and table and all(isinstance(row, Mapping) and "trial" in row for row in table):
+        return
+    raise TypeError(
+        "replay_trial: table must be the table of the search, a list with a dictionary for each trial, got "
+        f"{type(table).__name__}; for a DataFrame, pass table.to_dict('records')"
+    )
 
 
 def _parts(table: Table, trial: int, epochs: Sequence[float]) -> list[_Part]:
