@@ -22,7 +22,7 @@ from nnjax.train.engine.ensemble import Ensemble, index_tree
 from nnjax.train.engine.job import first_state
 from nnjax.train.engine.make_job import make_job
 from nnjax.train.engine.options import FitOptions
-from nnjax.train.engine.search import loop
+from nnjax.train.engine.search import loop, results
 from nnjax.train.engine.search.population import population_programs
 from nnjax.train.engine.search.schedule import Moves
 
@@ -468,6 +468,21 @@ def test_callbacks_see_the_table_and_end_the_search():
     assert len(tables) == 2
     assert len(found.table) == len(tables[1]) < 20
     assert found.best is not None
+
+
+@pytest.mark.parametrize("method", ["halving", "pbt"])
+def test_tables_for_callbacks_reuse_the_rows_of_ended_trials(method, monkeypatch):
+    rows, tables = [], []
+    make_row = results._row
+    monkeypatch.setattr(results, "_row", lambda group, trial: rows.append(trial) or make_row(group, trial))
+
+    def callback(table):
+        tables.append([dict(row) for row in table])
+        table[0]["score"] = None  # is not seen by later calls
+
+    found = search(linear, RATE, trials=40, population=4, method=method, callbacks=[callback])
+    assert len(rows) <= 40 + 4 * len(tables) + 40  # ended trials; running trials; the table of the result
+    np.testing.assert_equal(tables[-1], found.table)
 
 
 def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):

@@ -21,7 +21,7 @@ from nnjax.train.engine.ensemble import Ensemble, Strategy, index_tree
 from nnjax.train.engine.host_loop import Seconds
 from nnjax.train.engine.job import Job
 from nnjax.train.engine.make_job import epoch_ends, make_job
-from nnjax.train.engine.options import FitOptions
+from nnjax.train.engine.options import FitOptions, Record
 from nnjax.train.engine.progress import trials_bar
 from nnjax.train.engine.search.draws import key_words
 from nnjax.train.engine.search.groups import GROUP_KEEP, WithStructure, check_structure, group_rounds, split_space
@@ -237,6 +237,7 @@ def search(
         return Group(build, fixed, names, epochs, schedule, state.ledger, numbers), job
 
     groups: dict[int, Group] = {}
+    ended_rows: dict[int, Record] = {}
     order, ended, spent = list(range(len(structures))), False, Seconds(0.0, 0.0, 0.0, 0.0)
     with trials_bar(trials, show=progress and jax.process_index() == 0) as show_trials:
         for i, counts in enumerate(group_rounds(len(structures), trials, GROUP_KEEP.get(method, keep))):
@@ -249,7 +250,7 @@ def search(
                 def show(ledger: Ledger, index: int = index, group: Group = group) -> bool:
                     begun = [*(groups | {index: group._replace(ledger=ledger)}).values()]
                     show_trials(*_progress(begun))
-                    table = table_of(begun) if callbacks else []
+                    table = table_of(begun, ended_rows) if callbacks else []
                     answers = [callback(table) for callback in callbacks]  # call all, even if one returns True
                     return any(answers)
 

@@ -13,7 +13,7 @@ from nnjax.train.engine.ensemble import index_tree
 from nnjax.train.engine.options import Record
 from nnjax.train.engine.search.loop import best_rungs, best_scores, ranking
 from nnjax.train.engine.search.saving import Position
-from nnjax.train.engine.search.schedule import STATUS, WAITING, Ledger, Schedule
+from nnjax.train.engine.search.schedule import RUNNING, STATUS, WAITING, Ledger, Schedule
 from nnjax.train.space import values_at
 from nnjax.types import Params, State, Trainable
 
@@ -75,14 +75,30 @@ def best_place(group: Group) -> Place:
     return ranked[0][0] if ranked else Place(math.inf, int(group.numbers[0]))
 
 
-def table_of(groups: Sequence[Group]) -> Table:
-    """Return one row per trial that has begun, best first."""
-    rows = []
+def table_of(groups: Sequence[Group], ended: dict[int, Record] | None = None) -> Table:
+    """Return one row per trial that has begun, best first.
+
+    Args:
+      groups: the trials.
+      ended: rows of trials that have ended, by number, from earlier calls; new ones are added. Such rows do not change,
+        so a call during a long search only creates the others.
+    """
+    known, rows = {} if ended is None else ended, []
+
+    def row_of(group: Group, trial: int) -> Record:
+        number = int(group.numbers[trial])
+        if number in known:
+            return dict(known[number])  # a callback may change its rows
+        row = _row(group, trial)
+        if group.ledger.status[trial] > RUNNING:
+            known[number] = dict(row)
+        return row
+
     for group in groups:
         ranked = places(group)
         rest = set(np.flatnonzero(group.ledger.status != WAITING).tolist()) - {t for _, t in ranked}
         last = [(Place(math.inf, int(group.numbers[t])), t) for t in rest]
-        rows += [(place, _row(group, t)) for place, t in [*ranked, *last]]
+        rows += [(place, row_of(group, t)) for place, t in [*ranked, *last]]
     return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
