@@ -22,6 +22,9 @@ FIRST = {
     "lion of signs": "β₂ m + (1 - β₂) sign(g)",
     "lion of steps": "β₂ m + (1 - β₂) sign(β₁ m + (1 - β₁) g)",
     "lion stored step": "sign(β₁ m + (1 - β₁) g)",
+    "lion precedence": "β₂ m + (1 - β₂) g",
+    "lion swapped": "β₂ m + (1 - β₂) g",
+    "lion stored precedence": "β₂ m + 1 - β₂ g",
     "with b2": "β₂ m + (1 - β₂) g",
     "with power": "β₁ᵗ m + (1 - β₁ᵗ) g",
     "another rate": "β₃ m + (1 - β₃) g",
@@ -29,11 +32,19 @@ FIRST = {
     "swapped": "(1 - β₁) m + β₁ g",
     "precedence": "β₁ m + 1 - β₁ g",
     "without b1": "m + (1 - β₁) g",
+    "sum": "m + g",
+    "both": "β₁ (m + g)",
     "minus": "β₁ m - (1 - β₁) g",
     "v for m": "β₁ v + (1 - β₁) g",
     "mean": "m + (g - m)/t",
     "gradient": "g",
     "ema from first": "β₁ m + (1 - β₁) g (first step: g)",
+}
+LION_STEP = {
+    "lion full gradient": "β₁ m_old + g",
+    "lion new m": "β₁ m + (1 - β₁) g",
+    "lion precedence": "β₁ m_old + 1 - β₁ g",
+    "lion swapped": "(1 - β₁) m_old + β₁ g",
 }
 SECOND = {
     "ema": "β₂ v + (1 - β₂) g²",
@@ -66,6 +77,9 @@ SECOND = {
     "swapped": "(1 - β₂) v + β₂ g²",
     "precedence": "β₂ v + 1 - β₂ g²",
     "without b2": "v + (1 - β₂) g²",
+    "both": "β₂ (v + g²)",
+    "squared weight": "β₂ v + ((1 - β₂) g)²",
+    "minus": "β₂ v - (1 - β₂) g²",
     "m for v": "β₂ m + (1 - β₂) g²",
     "old m for v": "β₂ m_old + (1 - β₂) g²",
     "mean": "v + (g² - v)/t",
@@ -171,6 +185,7 @@ SCHEDULE = {
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
     "inverse time from 1": "λ/(1 + κ t)",
+    "corrected": "λ √(1 - β₂ᵗ)/(1 - β₁ᵗ)",
     "compounding": "λ/∏ᵢ₌₁…ₜ(1 + κ (i - 1))",
     "compounding from 1": "λ/∏ᵢ₌₁…ₜ(1 + κ i)",
     "exponential from 1": "λ (1 - κ)ᵗ",
@@ -277,8 +292,7 @@ def _direction(formula: Formula) -> str:
     plain = "b" if rule.velocity == "before division" else "g"
     m = plain if rule.first == "none" else _moment("m", rule.first_lag)
     if rule.first in LION:
-        weight = "" if rule.first == "lion full gradient" else "(1 - β₁) "
-        m = f"β₁ {'m' if rule.first == 'lion new m' else 'm_old'} + {weight}g"
+        m = LION_STEP.get(rule.first, "β₁ m_old + (1 - β₁) g")
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
     if _has_varying_momentum(formula):

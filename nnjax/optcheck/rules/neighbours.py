@@ -16,6 +16,8 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 }
 
 
+NEGLIGIBLE = 1e-6  # a fitted decay rate below is 0
+WITHOUT_RATE = ("none", "mean", "sum", "absolute sum", "largest square")  # moments without a decay rate
 DECREASING = (  # schedules with a κ
     "inverse time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
 )  # fmt: skip
@@ -29,7 +31,8 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
-        "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1", "minus", *LION,
+        "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1", "minus", "sum",
+        "both", *LION,
     ),
     "first_correction": ("root", "another rate", "squared", "subtracted", "compounding"),
     "maximum": ("minimum", "corrected twice", "smallest", "smallest corrected"),
@@ -42,13 +45,13 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "root": ("twice", "multiplied"),
     "schedule": (
         "next", "warm-up", "linear", "cosine", "previous", "stepwise", "stepwise from 1", "inverse time from 1",
-        "exponential from 1", "compounding", "compounding from 1",
+        "exponential from 1", "compounding", "compounding from 1", "corrected",
     ),
     "second": (
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
-        "ema from first", "precedence", "without b2",
+        "ema from first", "precedence", "without b2", "both", "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
     "second_scope": ("global norm", "leaf norm", "leaf mean"),
@@ -151,8 +154,12 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         **{("rectification", choice): rule.rectification == "none" for choice in WRONG_RADAM if "raw" not in choice},
         **{("first", choice): rule.first not in LION for choice in LION if choice != "lion"},
         ("first", "minus"): rule.numerator == "m" and "belief" not in rule.second,  # the same as the wrong direction
+        ("first", "sum"): rule.first == "none",  # the same as accumulated gradients
+        ("first", "both"): rule.first == "none",
+        ("second", "yogi wrong sign"): rule.second != "yogi",
+        ("schedule", "corrected"): one_moment or no_correction or no_first_correction,
         ("second", "without b2"): rule.second == "sum",  # the same as a different learning rate
-        ("second_correction", "count"): rule.second in ("none", "sum", "mean"),  # of a sum, the same as "mean"
+        ("second_correction", "count"): rule.counter == "stuck" or rule.second in ("none", "sum", "mean"),
         ("second_storage", "denominator"): rule.eps.startswith("none") and no_correction,  # the same as "root"
         ("velocity", "before division"): rule.first != "none" or rule.second == "none",
         ("nesterov", "without gradient"): rule.nesterov == "none",  # the same as a different learning rate
@@ -183,20 +190,28 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
 
 
 def is_redundant(formula: Formula) -> bool:
-    """Return True if a choice has no effect on the rule, or if "another rate" is the rate that it replaces."""
+    """Return True if a choice has no effect on the rule, or if "another rate" is 0 or the rate that it replaces."""
     rule, hyper = formula
-    same_rate = (hyper.b3 == hyper.b1 and "another rate" in (rule.first, rule.first_correction)) or (
-        hyper.b3 == hyper.b2 and "another rate" in (rule.second, rule.second_correction)
+    rates = {"first": hyper.b1, "first_correction": hyper.b1, "second": hyper.b2, "second_correction": hyper.b2}
+    return not _duplicates(rule).isdisjoint(zip(rule._fields, rule, strict=True)) or any(
+        getattr(rule, place) == "another rate" and (hyper.b3 == rate or hyper.b3 < NEGLIGIBLE)
+        for place, rate in rates.items()
     )
-    return same_rate or not _duplicates(rule).isdisjoint(zip(rule._fields, rule, strict=True))
+
+
+def _has_rate(correction: str) -> bool:
+    """Return True if a bias correction depends on the decay rate of its moment."""
+    return correction not in ("none", "count")
 
 
 def hyper_names(rule: UpdateRule) -> list[str]:
     """Return the names of hyper-parameters that affect a rule, except those that are usually zero."""
-    second = rule.second not in ("none", "sum", "absolute sum", "largest square", "mean")
+    second = rule.second not in WITHOUT_RATE or (rule.second != "none" and _has_rate(rule.second_correction))
     names = {
         "learning_rate": True,
-        "b1": rule.first not in ("none", "mean") or rule.second in ("with b1", "mixed"),
+        "b1": rule.first not in WITHOUT_RATE
+        or (rule.first != "none" and _has_rate(rule.first_correction))
+        or rule.second in ("with b1", "mixed"),
         "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
         "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second == "largest with eps"))
         or "unit" in rule.clip,

@@ -52,6 +52,9 @@ FIRST: Choices = {
     "lion trace": lambda h, s, g, t: h.b2 * s.m + g,
     "lion full gradient": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "lion new m": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "lion precedence": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "lion swapped": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
+    "lion stored precedence": lambda h, s, g, t: h.b2 * s.m + 1 - h.b2 * g,
     "lion of signs": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * np.sign(g),
     "lion of steps": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * np.sign(h.b1 * s.m + (1 - h.b1) * g),
     "lion stored step": lambda h, s, g, t: np.sign(h.b1 * s.m + (1 - h.b1) * g),
@@ -62,11 +65,21 @@ FIRST: Choices = {
     "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
     "precedence": lambda h, s, g, t: h.b1 * s.m + 1 - h.b1 * g,
     "without b1": lambda h, s, g, t: s.m + (1 - h.b1) * g,
+    "sum": lambda h, s, g, t: s.m + g,
+    "both": lambda h, s, g, t: h.b1 * (s.m + g),
     "minus": lambda h, s, g, t: h.b1 * s.m - (1 - h.b1) * g,
     "v for m": lambda h, s, g, t: h.b1 * s.v + (1 - h.b1) * g,
     "mean": lambda h, s, g, t: s.m + (g - s.m) / t,
     "gradient": lambda h, s, g, t: g,
     "ema from first": lambda h, s, g, t: np.where(np.equal(t, 1), g, h.b1 * s.m + (1 - h.b1) * g),
+}
+
+LION_STEP: Choices = {  # what the step takes the sign of; `m` is the first moment before the step, `new` after it
+    "lion": lambda h, m, new, g: h.b1 * m + (1 - h.b1) * g,
+    "lion full gradient": lambda h, m, new, g: h.b1 * m + g,
+    "lion new m": lambda h, m, new, g: h.b1 * new + (1 - h.b1) * g,
+    "lion precedence": lambda h, m, new, g: h.b1 * m + 1 - h.b1 * g,
+    "lion swapped": lambda h, m, new, g: (1 - h.b1) * m + h.b1 * g,
 }
 
 SECOND: Choices = {
@@ -101,6 +114,9 @@ SECOND: Choices = {
     "swapped": lambda h, s, g, m, t: (1 - h.b2) * s.v + h.b2 * g**2,
     "precedence": lambda h, s, g, m, t: h.b2 * s.v + 1 - h.b2 * g**2,
     "without b2": lambda h, s, g, m, t: s.v + (1 - h.b2) * g**2,
+    "both": lambda h, s, g, m, t: h.b2 * (s.v + g**2),
+    "squared weight": lambda h, s, g, m, t: h.b2 * s.v + ((1 - h.b2) * g) ** 2,
+    "minus": lambda h, s, g, m, t: h.b2 * s.v - (1 - h.b2) * g**2,
     "m for v": lambda h, s, g, m, t: h.b2 * m + (1 - h.b2) * g**2,
     "old m for v": lambda h, s, g, m, t: h.b2 * s.m + (1 - h.b2) * g**2,
     "mean": lambda h, s, g, m, t: s.v + (g**2 - s.v) / t,
@@ -173,6 +189,7 @@ SCHEDULE: Choices = {
     "inverse time from 1": lambda h, k: 1 / (1 + h.rate_decay * (k + 1)),
     "compounding": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k),
     "compounding from 1": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k + 1),
+    "corrected": lambda h, k: np.sqrt(1 - h.b2 ** (k + 1)) / (1 - h.b1 ** (k + 1)),
     "exponential": lambda h, k: (1 - h.rate_decay) ** k,
     "exponential from 1": lambda h, k: (1 - h.rate_decay) ** (k + 1),
     "warm-up": lambda h, k: np.minimum(1, h.rate_decay * (k + 1)),
@@ -276,8 +293,7 @@ def _direction(
     c2 = CORRECTION[rule.second_correction](h.b2, h.b1, h.b3, t)
     m_step = m if rule.first_lag == "none" else state.m
     if rule.first in LION:
-        weight = 1.0 if rule.first == "lion full gradient" else 1 - h.b1
-        m_step = h.b1 * (m if rule.first == "lion new m" else state.m) + weight * g_first
+        m_step = LION_STEP.get(rule.first, LION_STEP["lion"])(h, state.m, m, g_first)
     v_step = v if rule.second_lag == "none" else state.v
     m_step = m_step - h.b1**t if rule.first_correction == "subtracted" else m_step
     v_step = v_step - h.b2**t if rule.second_correction == "subtracted" else v_step

@@ -9,7 +9,10 @@ LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include we
 STARTS = ("first_start", "second_start", "velocity_start")  # hyper-parameters with the initial values of the state
 LINEAR = ("largest", "largest of m", "largest weighted", "largest with eps", "absolute")  # see `is_linear`
 # First moments that the step averages with β₁
-LION = ("lion", "lion full gradient", "lion trace", "lion new m", "lion of signs", "lion of steps", "lion stored step")
+LION = (
+    "lion", "lion full gradient", "lion trace", "lion new m", "lion of signs", "lion of steps", "lion stored step",
+    "lion precedence", "lion stored precedence", "lion swapped",
+)  # fmt: skip
 Number = Any  # a float, or an array (settings, 1) with one setting per row
 
 

@@ -30,7 +30,7 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
     first: dict[Any, Attempt] = {}
-    for attempt in sorted((*matches, *ties), key=lambda attempt: complexity(attempt.formula, start)):
+    for attempt in sorted((*matches, *ties), key=lambda attempt: _plainness(attempt.formula, start)):
         first.setdefault(attempt.formula.rule, attempt)
     sizes = {rule: complexity(attempt.formula, start) for rule, attempt in first.items()}
     fewest = min(sizes.values())
@@ -38,6 +38,11 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     if any(_differing_numbers(first[rule].formula, start) for rule in rules):
         rules += [match.formula.rule for match in matches if sizes[match.formula.rule] == fewest + 1]
     return [first[rule] for rule in dict.fromkeys(rules)]
+
+
+def _plainness(formula: Formula, start: Formula) -> tuple[int, int]:
+    """Return the number of differences, and of choices, where the same change to both moments counts twice."""
+    return complexity(formula, start), len(edits_between(start.rule, formula.rule))
 
 
 def plain(match: Attempt, target: Target) -> Attempt:
@@ -101,12 +106,10 @@ def _compensate(formula: Formula, rule: Any) -> Formula:
 
 def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
     """Return the constant factors of the first moment with the velocity, and of the second moment."""
-    m, v = 1.0, 1.0
-    if (rule.first == "ema") != (rule.first_correction == "constant"):
-        m = 1 - hyper.b1 if rule.first == "ema" else 1 / (1 - hyper.b1)
-    if (rule.second == "ema") != (rule.second_correction == "constant"):
-        v = 1 - hyper.b2 if rule.second == "ema" else 1 / (1 - hyper.b2)
-    return m * {"ema": 1 - hyper.momentum, "both": hyper.momentum}.get(rule.velocity, 1.0), v
+    b1, b2, mu = hyper.b1, hyper.b2, hyper.momentum
+    m = {"ema": 1 - b1, "both": b1}.get(rule.first, 1.0) / (1 - b1 if rule.first_correction == "constant" else 1.0)
+    v = {"ema": 1 - b2, "both": b2}.get(rule.second, 1.0) / (1 - b2 if rule.second_correction == "constant" else 1.0)
+    return m * {"ema": 1 - mu, "both": mu}.get(rule.velocity, 1.0), v
 
 
 def complexity(formula: Formula, start: Formula) -> int:
