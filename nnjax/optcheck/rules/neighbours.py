@@ -173,6 +173,8 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("decay", "l2 in v"): one_moment,
         ("decay", "in velocity"): not velocity or (one_moment and rule.first == rule.second),
         ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
+        ("second", "belief"): rule.first == "none",  # m is g, so g - m is 0
+        ("second", "belief absolute"): rule.first == "none",
         ("second", "m squared"): rule.first == "none",
         ("second", "product"): rule.first == "none",
         ("second", "largest of m"): rule.first == "none",
