@@ -173,7 +173,7 @@ RESCALING = {  # factor of the step, and the next average of squares
     "adadelta sum": ("√(s + ε)", "s + d²"),
     "adadelta trace": ("√(s + ε)", "β₂ s + d²"),
     "adadelta without root": ("(s + ε)", "β₂ s + (1 - β₂) d²"),
-    "adadelta not stored": ("√(s + ε)", "s"),
+    "adadelta not stored": ("√(s + ε)", "0 (not stored)"),
     "adadelta ahead": ("√(s_new + ε)", "s_new = β₂ s + (1 - β₂) d² with the step d of s"),
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
@@ -185,9 +185,9 @@ SCHEDULE = {
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
     "inverse time from 1": "λ/(1 + κ t)",
-    "corrected": "λ √(1 - β₂ᵗ)/(1 - β₁ᵗ)",
-    "compounding": "λ/∏ᵢ₌₁…ₜ(1 + κ (i - 1))",
-    "compounding from 1": "λ/∏ᵢ₌₁…ₜ(1 + κ i)",
+    "corrected": "λ √(1 - β₂ᵗ)/(1 - β₁ᵗ) ·",
+    "compounding": "λ/∏ᵢ₌₁…ₜ(1 + κ (i - 1)) ·",
+    "compounding from 1": "λ/∏ᵢ₌₁…ₜ(1 + κ i) ·",
     "exponential from 1": "λ (1 - κ)ᵗ",
     "exponential": "λ (1 - κ)ᵗ⁻¹",
     "warm-up": "λ min(1, κ t)",
@@ -319,7 +319,7 @@ def _direction(formula: Formula) -> str:
 
 
 def _rectified(rule: UpdateRule, m: str, d: str) -> str:
-    r = {"without root": "r_t²", "inverted": "1/r_t"}.get(rule.rectification, "r_t")
+    r = {"without root": "r_t²", "inverted": "(1/r_t)"}.get(rule.rectification, "r_t")
     limit = RECTIFIED.get(rule.rectification, "")
     below = {"raw m below": "m", "no step below": "0"}.get(rule.rectification, m)
     return f"{r} {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}{limit}"
