@@ -25,11 +25,13 @@ from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.by_dimensions import identify_optimizer
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
+from nnjax.optcheck.search.reading import Line, read_difference
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gradient_script, second_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.types import PyTree
 
+READ_LEAF = "norm/scale"  # the leaf from which equations are read, if it differs
 SCHEDULED = "float64, learning rate changes at every step"
 SECOND = f"float64, {MORE_STEPS} steps of other gradients"
 
@@ -132,7 +134,8 @@ def compare(
         guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
         if wrong:
             other = functools.partial(repeat, *observations[index][:2])
-            diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other)
+            read = functools.partial(_read, ours, passes[index].leaves, deadline)
+            diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other, read)
         else:
             diagnosis = diagnose_match(observations[0], guess)
         return Report(
@@ -250,6 +253,13 @@ def assert_matches(
     )
     if report.broken or not (report.matches or report.allowed(allow)):
         raise AssertionError(str(report))
+
+
+def _read(adapter: Adapter, leaves: tuple[str, ...], deadline: Deadline, reference: Formula) -> tuple[Line, ...]:
+    """Compare the equations of an optimizer with those of a formula, in one of the leaves that differ."""
+    leaf = leaves[0] if leaves and READ_LEAF not in leaves else READ_LEAF
+    scripts = (gradient_script(ndim=adapter.ndim), second_script(ndim=adapter.ndim))
+    return read_difference(adapter, reference, scripts, leaf, deadline)
 
 
 def _deadline(function: str, seconds: float | None) -> Deadline:

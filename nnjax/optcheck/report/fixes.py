@@ -26,7 +26,8 @@ MATRICES = "lambda params: jax.tree.map(lambda p: {test}, params)"
 def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadline: Deadline) -> tuple[str, ...]:
     """Return texts with the changes that fix the candidate, and with a library call that reproduces the candidate.
 
-    The call is omitted if none is known to match. Without a formula of both optimizers, there are no texts.
+    The call is omitted if none is known to match. Without a formula of both optimizers, only equations that differ are
+    named, if they could be read from what the candidate stores.
 
     Args:
       diagnosis: the explanation of the difference.
@@ -35,7 +36,8 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
       deadline: the time limit, checked before every step.
     """
     if not diagnosis.explanations or diagnosis.reference is None:
-        return ()
+        changes = [cause.reference for cause in diagnosis.causes]
+        return (f"in the candidate, use {';  '.join(changes)}",) if changes else ()
     explanation = diagnosis.explanations[0]
     lines = _changes(equations(explanation.formula), equations(diagnosis.reference))
     leaves = next((cause.leaves for cause in explanation.causes if cause.leaves), None)

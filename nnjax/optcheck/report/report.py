@@ -60,9 +60,12 @@ class Report(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """Return the differences between candidate and reference, by the first explanation if several tie."""
-        explanations = self.diagnosis.explanations
-        return explanations[0].causes if explanations else ()
+        """Return the differences between candidate and reference, by the first explanation if several tie.
+
+        If no rule explains them, these are the equations that differ, if they could be read from what the candidate
+        stores.
+        """
+        return self.diagnosis.causes
 
     def allowed(self, causes: Sequence[str]) -> bool:
         """Return True if all causes of some explanation are among these `id`s; False if there is no cause.
@@ -71,11 +74,11 @@ class Report(NamedTuple):
           ValueError: if an id is unknown.
         """
         check_ids(causes)
-        explanations = (
+        explanations = [
             group
             for explanation in self.diagnosis.explanations
             for group in (explanation.causes, *explanation.synonyms)
-        )
+        ] or [self.causes]
         return any(group and {cause.id for cause in group} <= set(causes) for group in explanations)
 
     @property
@@ -100,10 +103,13 @@ class Report(NamedTuple):
             "exit_code": self.exit_code,
             "divergence": self.divergence and self.divergence._asdict(),
             "causes": [
-                [cause._asdict() | {"id": cause.id} for cause in explanation.causes] for explanation in explanations
+                [cause._asdict() | {"id": cause.id} for cause in causes]
+                for causes in [explanation.causes for explanation in explanations] or [self.causes]
+                if causes or explanations
             ],
             "proof": [{"error": explanation.error, "runner_up": explanation.runner_up} for explanation in explanations],
             "equations": [equations(explanation.formula) for explanation in explanations],
+            "lines": [line._asdict() for line in diagnosis.lines],
             "reference_equations": None if diagnosis.reference is None else equations(diagnosis.reference),
             "violations": [violation._asdict() for violation in self.violations],
             "passes": [
@@ -160,7 +166,8 @@ def _text(report: Report) -> str:
     for number, explanation in enumerate(diagnosis.explanations):
         lines += ["", *_explanation(explanation, diagnosis.reference, "or " if number else "")]
     if report.divergence is not None:
-        lines += [] if diagnosis.explanations else ["", *_unknown(diagnosis)]
+        lines += ["", *_read_equations(diagnosis)] if diagnosis.lines else []
+        lines += [] if report.causes else ["", *_unknown(diagnosis)]
         lines += ["", f"impact: {diagnosis.impact}"] if diagnosis.impact else []
         lines += [f"fix: {fix}" for fix in report.fixes]
     if report.not_observed:
@@ -255,6 +262,22 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
         f"this formula reproduces all updates of the candidate{where} to a relative error of {explanation.error:.1g}"
     )
     return [*lines, f"  proof: {proof}{runner_up}"]
+
+
+def _read_equations(diagnosis: Diagnosis) -> list[str]:
+    """Return the equations that were read from what the candidate stores, beside those of the reference."""
+    lines = diagnosis.lines
+    title = "cause" if diagnosis.causes else "partly known"
+    text = [f"{title}: no known rule, but equations of the candidate follow from the arrays that it stores:"]
+    for cause in diagnosis.causes:
+        text.append(f"  - {cause.candidate}; the reference: {cause.reference}  [{cause.id}]")
+    left = ["candidate", *(f"{line.name} ← {line.candidate}" for line in lines)]
+    right = ["reference", *(f"{line.name} ← {line.reference}" for line in lines)]
+    width = max(map(len, left))
+    marks = ["", *("" if line.differs else "   (the same)" for line in lines)]
+    text += [f"    {a:<{width}}   {b}{mark}".rstrip() for a, b, mark in zip(left, right, marks, strict=True)]
+    text += [f"  {line.remark}" for line in lines if line.remark]
+    return [*text, "  proof: each of these equations holds for all elements of a leaf at all steps of two scripts"]
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:

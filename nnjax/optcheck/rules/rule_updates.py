@@ -221,6 +221,11 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     Returns:
       An iterator of arrays (elements,), or (settings, elements) if the hyper-parameters are arrays.
     """
+    return (update for update, _ in steps(formula, inputs))
+
+
+def steps(formula: Formula, inputs: Inputs) -> Iterator[tuple[np.ndarray, State]]:
+    """Yield the update of each step, see `updates`, and the state after it."""
     formula = _with_first_moment(formula) if formula.rule.velocity == "before division" else formula
     rule, h = formula.rule, HyperParams(*(np.asarray(value, np.float64) for value in formula.hyper))  # 1 / 0 is inf
     zero = np.zeros(np.broadcast_shapes(*(np.shape(value) for value in h), inputs.grads.shape[1:]))
@@ -264,7 +269,7 @@ def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
         if rule.decay in DECAY and (rule.trust not in LAMB or rule.decay == "after trust"):
             u = u - DECAY[rule.decay](h.weight_decay, rate, p, u)
         # the first step of some rules does not depend on the hyper-parameters, so all settings share one update
-        yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape)
+        yield u if np.shape(u) == zero.shape else np.broadcast_to(u, zero.shape), state
 
 
 def _with_first_moment(formula: Formula) -> Formula:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnjax.optcheck.rules.families import RULE, all_choices, edits_between, hyper_names, sentence
 from nnjax.optcheck.rules.update_rule import STARTS, Formula
+from nnjax.optcheck.search.reading import Line
 
 HYPER_NAMES = {
     "learning_rate": "learning rate",
@@ -56,13 +57,14 @@ class Cause(NamedTuple):
 DOUBLE, SINGLE = "all values are float64", "some values are float32, although all inputs are float64"
 PRECISION = Cause("precision", DOUBLE, SINGLE, "")
 REFERENCE_PRECISION = Cause("precision", SINGLE, DOUBLE, "")
+EQUATION = "equation"  # `Cause.place` of an equation that no known choice describes
 BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and rounded differently", "")
 
 
 def check_ids(ids: Sequence[str]) -> None:
     """Raise ValueError for a string or unknown ids of causes, because typos would otherwise be ignored silently."""
     valid_ids = {_choice_id(place, choice) for place, choices in all_choices().items() for choice in choices}
-    valid_ids |= {*HYPER_NAMES, PRECISION.id}
+    valid_ids |= {*HYPER_NAMES, PRECISION.id, EQUATION}
     if isinstance(ids, str):
         raise ValueError(f"optcheck: allow must be a list such as [{ids!r}], got {ids!r}")
     if unknown := set(ids) - valid_ids:
@@ -100,6 +102,15 @@ def causes_of(
         elif name in ours - theirs:
             causes.append(Cause(name, f"there is no {text}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
     return tuple(causes)
+
+
+def causes_of_lines(lines: Sequence[Line]) -> tuple[Cause, ...]:
+    """Return the equations that differ, as causes."""
+    return tuple(
+        Cause(EQUATION, f"{line.name} ← {line.reference}", f"{line.name} ← {line.candidate}", line.name)
+        for line in lines
+        if line.differs
+    )
 
 
 def _choice_id(place: str, choice: str) -> str:

@@ -1,5 +1,6 @@
 """Explain why two optimizers differ: find their formulas, measure the difference, and list what was not observed."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,8 +17,10 @@ from nnjax.optcheck.search.causes import (
     REFERENCE_PRECISION,
     Cause,
     causes_of,
+    causes_of_lines,
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
+from nnjax.optcheck.search.reading import Line
 from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
 from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
@@ -51,6 +54,14 @@ class Diagnosis(NamedTuple):
     impact: str = ""  # how much updates differ on ordinary gradients
     not_observed: tuple[str, ...] = ()  # what could differ without changing these updates
     refuted: int = 0  # number of rules that reproduce the first script, but not the second
+    lines: tuple[Line, ...] = ()  # equations read from what the candidate stores, if no rule explains the difference
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Return the causes of the first explanation, or the equations that differ if all of them were read."""
+        if self.explanations:
+            return self.explanations[0].causes
+        return causes_of_lines(self.lines) if _is_complete(self.lines) else ()
 
 
 def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
@@ -72,6 +83,7 @@ def diagnose(
     guess: Formula | None,
     max_fits: int = MAX_FITS,
     repeat: Callable[[], Observation] | None = None,
+    read: Callable[[Formula], tuple[Line, ...]] = lambda reference: (),
 ) -> Diagnosis:
     """Find the formulas of both optimizers and name the differences.
 
@@ -86,6 +98,8 @@ def diagnose(
       max_fits: maximum number of rules to fit to the candidate; up to 2/3 as many are fitted to the reference if its
         formula must be searched.
       repeat: function that runs both optimizers on the second script; None to accept formulas without this proof.
+      read: function that compares the equations read from what the candidate stores with a formula. It is called if
+        the simple rules fail; if it explains the difference, rules with several choices are not fitted.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -105,14 +119,15 @@ def diagnose(
         target = target_of(some.candidate, some.script, dtype)
         return target.select(elements_of(leaves, some.script)) if leaves else target
 
+    lines = functools.cache(lambda: () if reference is None else read(reference))
     target, budget, refuted = candidate_target(observation), Budget(max_fits), 0
-    matches, needs_float32 = _search(target, reference, budget, dtype)
+    matches, needs_float32 = _search(target, reference, budget, dtype, lambda: _is_complete(lines()))
     if matches and repeat is not None:
         other = candidate_target(second or repeat())
         proved = _proved(matches, other, needs_float32)
         refuted = len(matches) - len(proved)
         if not proved:  # the second script may show what the first does not, such as the ε of a norm
-            matches, needs_float32 = _search(other, reference, budget, dtype)
+            matches, needs_float32 = _search(other, reference, budget, dtype, lambda: _is_complete(lines()))
             proved = _proved(matches, target, needs_float32)
         matches = proved
 
@@ -137,14 +152,23 @@ def diagnose(
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
         refuted=refuted,
+        lines=() if explanations else lines(),
     )
 
 
-def _search(target: Target, reference: Formula | None, budget: Budget, dtype: str) -> tuple[list[Attempt], bool]:
+def _is_complete(lines: tuple[Line, ...]) -> bool:
+    """Return True if all equations were read."""
+    return lines != () and all(line.known for line in lines)
+
+
+def _search(
+    target: Target, reference: Formula | None, budget: Budget, dtype: str, explained: Callable[[], bool]
+) -> tuple[list[Attempt], bool]:
     """Return the formulas that reproduce the updates, and True if they need the bound of `_with_float32_bound`."""
     if reference is None:
         return identify_formula(target, None, budget), False
-    matches, rounded = search(target, reference, budget, _with_float32_bound(target) if dtype == "float64" else None)
+    loose_target = _with_float32_bound(target) if dtype == "float64" else None
+    matches, rounded = search(target, reference, budget, loose_target, explained)
     if rounded and not _is_float32(target):  # within this bound, other differences could look like rounding
         known = [reference, *LIBRARY_RULES.values()]
         matches = [match for match in matches if any(_same_but_rate(match.formula, formula) for formula in known)]

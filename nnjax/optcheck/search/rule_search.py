@@ -1,7 +1,7 @@
 """Search for update rules that reproduce recorded updates, from a rule to its neighbours, closest first."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from nnjax.optcheck.rules.families import (
@@ -53,7 +53,11 @@ class Stage(NamedTuple):
 
 
 def search(
-    target: Target, start: Formula, budget: Budget, loose_target: Target | None = None
+    target: Target,
+    start: Formula,
+    budget: Budget,
+    loose_target: Target | None = None,
+    explained: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Attempt], bool]:
     """Return the formulas closest to `start` that reproduce the updates.
 
@@ -64,13 +68,14 @@ def search(
         additional hyper-parameters, do not count.
       loose_target: the same updates with a larger bound, which is used only for rules with at most one difference,
         because several would also imitate others within this bound.
+      explained: called before rules with several choices are fitted, which takes longest; True ends the search.
 
     Returns:
       The formulas (several if they tie, none if the search fails), and True if they need the larger bound.
     """
     best: list[Attempt] = []
     loose: list[Attempt] = []
-    for stage in _stages(target, start, budget):
+    for stage in _stages(target, start, budget, explained):
         if best:
             least_of_best = complexity(best[0].formula, start)
             if least_of_best <= stage.least or (stage.least > 2 and not compensates(best[0].formula, start)):
@@ -140,7 +145,9 @@ def library_formula(target: Target, guess: Formula | None) -> Formula | None:
     return next((formula for formula in formulas if reproduces(formula, target)), None)
 
 
-def _stages(target: Target, start: Formula, budget: Budget) -> Iterator[Stage]:
+def _stages(
+    target: Target, start: Formula, budget: Budget, explained: Callable[[], bool] = lambda: False
+) -> Iterator[Stage]:
     """Yield the levels of the search around a start, simplest first."""
     yield Stage("the reference", 0, False, [Attempt(start)])
     yield Stage(NUMBERS, 1, True, (Attempt(fit(formula, target)) for formula in budget.limit([start])))
@@ -163,6 +170,8 @@ def _stages(target: Target, start: Formula, budget: Budget) -> Iterator[Stage]:
     yield Stage(f"{LIBRARIES} with other numbers", 3, True, library, near=False)
     single = fit_all(single_edits, single_fits)
     yield Stage("one other choice and other numbers", 3, True, single, near=False)
+    if explained():
+        return
     pairs = _second_choices(_sorted([*single_fits, *library_fits]))
     while attempts := list(itertools.islice(budget.limit(pairs), ROUGH)):
         ranked = _by_cost(attempts, target)

@@ -1,0 +1,128 @@
+"""Find a formula in the step t for the coefficients of an equation."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SAME = 1e-6  # largest relative difference of equal coefficients
+ROUGH = 1e-4  # the same for coefficients that have no other formula, because rounding affects small updates
+SHOWN = 5  # number of coefficients that are listed if no formula is found
+MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
+LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
+POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator
+    -1.0: ("", "(1 - {b}{t})"),
+    0.5: ("√(1 - {b}{t})", ""),
+    1.0: ("(1 - {b}{t})", ""),
+    -0.5: ("", "√(1 - {b}{t})"),
+}
+OF_T = {0.0: ("", ""), -1.0: ("", "t"), -0.5: ("", "√t"), 1.0: ("t", ""), 0.5: ("√t", "")}  # power of t
+
+
+class Factor(NamedTuple):
+    """A factor of a term: a number, and factors that depend on t; the number is NaN if `above` lists values."""
+
+    number: float
+    above: tuple[str, ...] = ()  # in the numerator
+    below: tuple[str, ...] = ()  # in the denominator
+
+    def __str__(self) -> str:
+        return product(self, "")
+
+
+def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
+    """Return a formula for coefficients (steps,), such as 0.001 √(1 - 0.999ᵗ) / (1 - 0.9ᵗ), or the first values.
+
+    Args:
+      values: the coefficients at steps t = 1, 2, …; NaN where they are unknown.
+      betas: decay rates that corrections may contain.
+    """
+    valid = np.isfinite(values)
+    known, t = values[valid], np.arange(1, len(values) + 1)[valid]
+    if known.size == 0:
+        return Factor(0.0)
+    shapes = list(_shapes(t, betas))
+    for shape, above, below in shapes:
+        ratio = known / shape
+        if np.ptp(ratio) <= SAME * np.abs(ratio).max():
+            return Factor(_rounded(float(np.median(ratio))), above, below)
+    if np.ptp(known) <= ROUGH * np.abs(known).max():
+        return Factor(float(f"{np.median(known):.3g}"))
+    if (known != 0).all() and known.size >= LEAST:
+        for shape, above, below in shapes:
+            if (schedule := _schedule(t, known / shape)) is not None:
+                return Factor(schedule.number, (*schedule.above, *above), (*schedule.below, *below))
+    return Factor(np.nan, (_listed(t, known),))
+
+
+def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
+    """Return a formula for values that are exponential, linear, or the inverse of a linear function; else None."""
+    rates = (ratio[1:] / ratio[:-1])[np.diff(t) == 1]
+    rate = float(np.median(rates)) if rates.size else 1.0
+    if rates.size and np.ptp(rates) <= SAME * np.abs(rates).max() and abs(rate - round(rate, 4)) <= SAME:
+        return Factor(_rounded(float(ratio[0] / rate ** t[0])), (f"{rate:.4g}ᵗ",))
+    if _is_linear(t, ratio):
+        slope = float((ratio[-1] - ratio[0]) / (t[-1] - t[0]))
+        return Factor(_rounded(slope), (f"(t + {ratio[0] / slope - t[0]:.4g})",))
+    if _is_linear(t, 1 / ratio):
+        slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
+        first = float(1 / ratio[0] - slope * (t[0] - 1))
+        return Factor(_rounded(1 / first), (), (f"(1 + {slope / first:.4g} (t - 1))",))
+    return None
+
+
+def _is_linear(t: np.ndarray, values: np.ndarray) -> bool:
+    """Return True if values are a linear function of t, which is not constant."""
+    line = values[0] + (values[-1] - values[0]) * (t - t[0]) / (t[-1] - t[0])
+    return bool((np.abs(values - line) <= SAME * np.abs(values)).all())
+
+
+def _listed(t: np.ndarray, values: np.ndarray) -> str:
+    """Return the first values, or all of them if they change at most twice."""
+    changes = np.flatnonzero(np.abs(np.diff(values)) > SAME * np.abs(values[1:])) + 1
+    if len(changes) > MOST_CHANGES:
+        return f"[{', '.join(f'{value:.4g}' for value in values[:SHOWN])}, …]"
+    parts = [f"{values[i]:.4g} from t = {t[i]}" for i in changes]
+    return f"[{values[0]:.4g}, {', '.join(parts)}]"
+
+
+def product(factor: Factor, term: str) -> str:
+    """Return the text of a factor times a term, such as "0.1 g"."""
+    number = "" if np.isnan(factor.number) else f"{factor.number:.5g}"
+    if number == "1" and (factor.above or term):
+        number = ""
+    sign, number = ("-", "") if number == "-1" and (factor.above or term) else ("", number)
+    above = " ".join(part for part in (number, *factor.above, term) if part) or "1"
+    below = f" / {factor.below[0]}" if len(factor.below) == 1 else f" / ({' '.join(factor.below)})"
+    return sign + above + (below if factor.below else "")
+
+
+def total(parts: Sequence[str]) -> str:
+    """Return the text of a sum, with minus signs instead of negative terms."""
+    text = ""
+    for part in parts:
+        sign, size = (" - ", part[1:]) if part.startswith("-") else (" + ", part)
+        text = text + sign + size if text else part
+    return text
+
+
+def _shapes(t: np.ndarray, betas: Sequence[float]) -> Iterator[tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]]:
+    """Yield functions of t with their factors above and below the fraction bar, simplest first."""
+    corrections = []
+    for b, (power, (above, below)), shift in itertools.product(betas, POWERS.items(), (0, 1)):
+        names = {"b": f"{b:g}", "t": "ᵗ⁺¹" if shift else "ᵗ"}
+        corrections.append(((1 - b ** (t + shift)) ** power, above.format(**names), below.format(**names)))
+    one = (np.ones(len(t)), "", "")
+    for first, second in [(one, one), *((c, one) for c in corrections), *itertools.combinations(corrections, 2)]:
+        for power, (above, below) in OF_T.items():
+            shape = first[0] * second[0] * t**power
+            yield (
+                shape,
+                tuple(filter(None, (first[1], second[1], above))),
+                tuple(filter(None, (first[2], second[2], below))),
+            )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

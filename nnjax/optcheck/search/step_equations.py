@@ -1,0 +1,292 @@
+"""Read the equations of an optimizer from the arrays that it stores, without a list of known rules.
+
+An equation states that a stored array or the update, times a denominator D, is a sum of terms with one coefficient each
+per step. Sets of terms are tried, smallest first, until one reproduces all elements of a leaf. With D = √v and the
+update u as a term, u √v = a m - ε u is the step a m / (√v + ε).
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+EXACT = 1e-8  # largest error of an equation relative to the sum of the sizes of its terms
+LOOSE = 1e-6  # the same for the coefficients of another equation
+PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
+SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
+PROBE = 8  # the step at which a set of terms is tried first
+MOST = 3  # largest number of terms, without the ε term
+EPS = "ε"  # the term that adds ε to the denominator
+OVER = " over D"  # end of a term of the update that is divided by D; the others are added after the division
+SQUARED = "squared"
+UPDATE = "θ"  # the name of the equation of the update
+
+Arrays = dict[str, np.ndarray]
+
+
+class Leaf(NamedTuple):
+    """What is known of a leaf, as arrays (steps, elements)."""
+
+    grads: np.ndarray
+    params: np.ndarray
+    updates: np.ndarray
+    rounding: np.ndarray  # how much rounding may change each update
+    before: Arrays  # stored arrays before each step
+    after: Arrays  # the same arrays after each step
+
+
+class Terms(NamedTuple):
+    """The terms of an equation y D = Σ coefficient · term, as arrays (steps, elements)."""
+
+    y: np.ndarray  # y D
+    terms: Arrays
+    denominator: str = ""  # D without ε, such as "√v"; "" for 1
+    d: np.ndarray | float = 1.0  # D
+    rounding: np.ndarray | float = 0.0  # how much rounding may change y D
+    form: str = (
+        ""  # "max" or "min" instead of a sum; SQUARED if y², D and the terms are squares; with "-" if y is -√(…)
+    )
+
+    def same_as(self, other: "Terms") -> bool:
+        """Return True if two equations have the same terms."""
+        return (self.denominator, self.form, {*self.terms}) == (other.denominator, other.form, {*other.terms})
+
+
+class Equation(NamedTuple):
+    """Terms with their coefficients (steps,); NaN at steps at which they are not determined."""
+
+    terms: Terms
+    coefficients: Arrays
+
+
+def read_equations(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> dict[str, Equation | None]:
+    """Return the equation of each stored array and of the update; None for an equation that could not be read.
+
+    Args:
+      leaf: the arrays.
+      gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay.
+      mixtures: further terms, such as Lion's mixture of the gradient and the first moment.
+    """
+    equations: dict[str, Equation | None] = {}
+    with np.errstate(all="ignore"):
+        for name in leaf.after:
+            attempts = (_attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in gradients.items())
+            equations[name] = _first_exact(itertools.chain.from_iterable(attempts))
+        read = {word for equation in equations.values() if equation for word in equation.coefficients}
+        used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & read}
+        equations[UPDATE] = _first_exact(_attempts_for_update(leaf, used, mixtures))
+    return equations
+
+
+def _attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays) -> Iterator[Terms]:
+    """Yield attempts for the new value of a stored array, with fewer terms if the gradient is not "g"."""
+    y, old = leaf.after[name], leaf.before[name]
+    [(text, g)] = gradient.items()
+    others = {other: values for other, values in leaf.after.items() if other != name}
+    terms = {
+        name: old,
+        text: g,
+        f"{text}²": g**2,
+        f"|{text}|": np.abs(g),
+        **others,
+        "θ": leaf.params,
+        "1": np.ones_like(g),
+    }
+    rare: Arrays = {}
+    if text == "g":
+        terms |= {"sign(g)": np.sign(g), "g³": g**3}
+        rare = {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
+        rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
+        rare |= {f"{other}²": new**2 for other, new in others.items()}
+    for other, new in others.items():
+        rare |= {f"({text} - {other})²": (g - new) ** 2, f"{text} {other}": g * new}
+        rare |= {f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
+    for chosen in _subsets(terms, rare):
+        yield Terms(y, chosen)
+    for form, other in itertools.product(("max", "min"), (text, f"{text}²", f"|{text}|", *others)):
+        yield Terms(y, {name: old, other: terms[other]}, form=form)
+    for own in ({name: old}, {f"{name}²": old**2}):
+        yield Terms(y**2, {**own, f"{text}²": g**2}, form=SQUARED)
+    for (denominator, d), (term, x) in itertools.product(_denominators(leaf, name), {text: g, **others}.items()):
+        if term not in names_in(denominator):
+            fraction = {name: old * d, f"{term}{OVER}": x, EPS: y, f"{name} {EPS}": old}
+            yield Terms(y * d, fraction, denominator, d)
+    u = leaf.updates
+    for chosen in _subsets({name: old, text: g}, {"u": u, "u²": u**2, "|u|": np.abs(u)}):
+        yield Terms(y, chosen, rounding=leaf.rounding)
+
+
+def _attempts_for_update(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> Iterator[Terms]:
+    """Yield attempts for the update."""
+    p, u = leaf.params, leaf.updates
+    constants = {"θ": p, "1": np.ones_like(p)}
+    old = {f"{name}_old": values for name, values in leaf.before.items()}
+    numerators = {**leaf.after, **gradients, **old, **mixtures}
+    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | mixtures).items()}
+    for chosen in _subsets({**numerators, **signs, **constants}):
+        yield Terms(u, chosen, rounding=leaf.rounding)
+    alone = {**constants, **numerators}
+    for size, (denominator, d) in itertools.product(range(1, MOST + 1), list(_denominators(leaf))):
+        over = {f"{name}{OVER}": values for name, values in numerators.items() if name not in names_in(denominator)}
+        beside = {name: alone[name] * d for name in (alone if size < MOST else constants)}
+        for chosen in _subsets(over | beside, sizes=(size,)):
+            if over.keys() & chosen.keys():
+                # (√v + ε) w θ = w √v θ + w ε θ
+                with_eps = {f"{term} {EPS}": alone[term] for term in beside if term in chosen}
+                with_eps = {term: x for term, x in with_eps.items() if term.replace(f" {EPS}", OVER) not in chosen}
+                yield Terms(u * d, chosen | with_eps | {EPS: u}, denominator, d, leaf.rounding * d)
+    yield from _attempts_with_root(leaf, numerators)
+
+
+def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
+    """Yield attempts with ε inside the root, a m / √(v + ε), as u² (v + ε) = a² m²; also with √(s + ε) m for m."""
+    u, rounding = leaf.updates, leaf.rounding
+    arrays = {f"{name}_old": values for name, values in leaf.before.items()} | leaf.after
+    for (denominator, d), (term, x) in itertools.product(_denominators(leaf), numerators.items()):
+        signs = np.unique(np.sign(u * x)[(np.abs(u) > 4 * rounding) & (x != 0)])
+        if denominator.startswith("√") or len(signs) != 1:
+            continue
+        form, bound = ("-" if signs[0] < 0 else "") + SQUARED, (2 * np.abs(u) + rounding) * rounding * d
+        yield Terms(u**2 * d, {f"{term}²": x**2, EPS: u**2}, denominator, d, bound, form)
+        for factor, s in arrays.items():
+            if factor not in names_in(denominator) and (s >= 0).all():
+                terms = {f"{term}²": x**2, f"{term}² {factor}": x**2 * s, EPS: u**2}
+                yield Terms(u**2 * d, terms, denominator, d, bound, form)
+
+
+def _subsets(terms: Arrays, rare: Arrays | None = None, sizes: Sequence[int] = range(1, MOST + 1)) -> Iterator[Arrays]:
+    """Yield sets of these sizes; at most two terms if they contain rare terms."""
+    every = terms | (rare or {})
+    for size in sizes:
+        for chosen in itertools.combinations(every if size < MOST else terms, size):
+            yield {term: every[term] for term in chosen}
+
+
+def names_in(expression: str) -> set[str]:
+    """Return the names of the arrays in an expression."""
+    for mark in "√()²|":
+        expression = expression.replace(mark, " ")
+    return {word.removesuffix("_old") for word in expression.replace("sign", " ").split()}
+
+
+def _denominators(leaf: Leaf, without: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the stored arrays that are never negative, and their roots, with their names."""
+    arrays = {**leaf.after, **{f"{name}_old": values for name, values in leaf.before.items()}}
+    for name, values in arrays.items():
+        if name.removesuffix("_old") != without and (values >= 0).all() and (values > 0).any():
+            yield f"√{name}", np.sqrt(values)
+            yield name, values
+            for other, mean in leaf.after.items():
+                if (mean < 0).any() and (values >= mean**2).all():
+                    yield f"√({name} - {other}²)", np.sqrt(values - mean**2)
+
+
+def _first_exact(attempts: Iterator[Terms]) -> Equation | None:
+    """Return the equation of the first attempt that is exact at all steps, without unnecessary terms."""
+    for attempt in attempts:
+        solve = _solve_limit if attempt.form in ("max", "min") else _solve
+        if (coefficients := solve(attempt)) is None:
+            continue
+        for term in attempt.terms if solve is _solve else ():
+            fewer = attempt._replace(terms={name: x for name, x in attempt.terms.items() if name != term})
+            if any(EPS not in name for name in fewer.terms) and (simpler := solve(fewer)) is not None:
+                attempt, coefficients = fewer, simpler  # noqa: PLW2901
+        if [*attempt.terms] != ["u"]:  # else it is the inverse of the equation of the update
+            return Equation(attempt, dict(zip(attempt.terms, coefficients.T, strict=True)))
+    return None
+
+
+def holds(equation: Equation, coefficients: Arrays) -> bool:
+    """Return True if an equation is exact with these coefficients, at the steps at which both are determined."""
+    terms, own = equation
+    if terms.form in ("max", "min"):
+        return all(_close(own[term], coefficients[term]) for term in own)
+    steps = min(len(terms.y), *(len(column) for column in coefficients.values()))
+    y, (d, rounding) = terms.y[:steps], (np.broadcast_to(a, terms.y.shape)[:steps] for a in (terms.d, terms.rounding))
+    values = {
+        term: np.where(np.isnan(c[:steps]), np.nan_to_num(own[term][:steps]), c[:steps])
+        for term, c in coefficients.items()
+    }
+    parts = np.stack([values[term][:, None] * terms.terms[term][:steps] for term in own], axis=-1)
+    eps = sum(np.abs(values[term]) for term in own if EPS in term) + np.zeros(steps)
+    bound = rounding * (1 + eps[:, None] / np.where(d > 0, d, np.inf))
+    known = np.all([np.isfinite(own[term][:steps]) & np.isfinite(coefficients[term][:steps]) for term in own], axis=0)
+    exact = np.abs(parts.sum(-1) - y) <= LOOSE * np.maximum(np.abs(parts).sum(-1), np.abs(y)) + 4 * bound
+    return bool((exact.all(1) | ~known).all())
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    steps = min(len(a), len(b))
+    a, b = a[:steps], b[:steps]
+    known = np.isfinite(a) & np.isfinite(b)
+    return bool((np.abs(a - b)[known] <= LOOSE * np.abs(b)[known]).all())
+
+
+def _solve(attempt: Terms) -> np.ndarray | None:
+    """Return the coefficients (steps, terms) if they reproduce y exactly at all steps, else None."""
+    y, terms = attempt.y, np.stack(list(attempt.terms.values()), axis=-1)
+    rounding, d = (np.broadcast_to(array, y.shape) for array in (attempt.rounding, attempt.d))
+    main = np.array([EPS not in term for term in attempt.terms])
+    solution = None
+    for steps in (slice(PROBE, PROBE + 1), slice(None)):
+        solution = _least_squares(y[steps], terms[steps], rounding[steps], d[steps], main)
+        if solution is None:
+            return None
+    return solution
+
+
+def _least_squares(
+    y: np.ndarray, terms: np.ndarray, rounding: np.ndarray, d: np.ndarray, main: np.ndarray
+) -> np.ndarray | None:
+    """Solve y = terms · coefficients at each step by least squares; return None if an element is not exact.
+
+    Elements are weighted by the sum of the sizes of their terms, so that each counts equally. At first this sum is
+    estimated from the median ratio of each term to y, without ε terms, whose ratio varies.
+    """
+    ratios = np.abs(terms) / np.abs(y)[..., None]
+    ratios = np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan)
+    typical = np.ones((len(y), 1, terms.shape[-1]))
+    for i, k in zip(*np.nonzero(np.isfinite(ratios).any(1)), strict=True):
+        typical[i, 0, k] = np.nanmedian(ratios[i, :, k])
+    sizes = np.abs(terms) / typical
+    size = np.where((sizes[..., main] > 0).any(-1), sizes[..., main].max(-1), sizes.max(-1))
+    bound = rounding
+    for _ in range(4):
+        scale = np.maximum(np.maximum(np.abs(y), size), np.maximum(bound / PRECISION, 1e-300))
+        rows, wanted = np.nan_to_num(terms / scale[..., None], posinf=0, neginf=0), np.nan_to_num(y / scale)
+        norms = np.sqrt((rows**2).sum(1))
+        norms = np.where((norms > 0) & np.isfinite(norms), norms, 1.0)
+        solution = (np.linalg.pinv(rows / norms[:, None], rcond=1e-14) @ wanted[..., None])[..., 0] / norms
+        size = (np.abs(terms) * np.abs(solution)[:, None, :]).sum(-1)
+        eps = np.abs(solution[:, None, ~main]).sum(-1)
+        bound = rounding * (1 + eps / np.where(d > 0, d, np.inf))
+    error = np.abs((terms * solution[:, None, :]).sum(-1) - y)
+    exact = (error <= EXACT * np.maximum(size, np.abs(y)) + bound).all()
+    # a term may be 0 or proportional to another one, as the first moment and the gradient at the first step
+    spread = np.linalg.svd(rows / norms[:, None], compute_uv=False) if len(norms) else np.ones((0, 1))
+    unknown = (terms == 0).all(1) | ((spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1))[:, None]
+    return np.where(unknown, np.nan, solution) if exact else None
+
+
+def _solve_limit(attempt: Terms) -> np.ndarray | None:
+    """Return the factors (steps, 2) if y is the larger or smaller of two terms times factors, else None.
+
+    The first factor is constant; the second one may change with the step.
+    """
+    (old, new), y = attempt.terms.values(), attempt.y
+    larger = np.maximum if attempt.form == "max" else np.minimum
+    ratios = y / old
+    for factor in dict.fromkeys((1.0, float(np.nanmedian(ratios[(old != 0) & (y != new)])))):
+        changed = (np.abs(y - factor * old) > EXACT * np.abs(y)) & (new != 0)
+        if not changed.any() or changed.all():
+            continue
+        shares = [
+            np.median((row / other)[which]) for row, other, which in zip(y, new, changed, strict=True) if which.any()
+        ]
+        per_step = np.full(len(y), np.nan)
+        per_step[changed.any(1)] = shares
+        limited = larger(factor * old, np.where(np.isnan(per_step), 0.0, per_step)[:, None] * new)
+        if (np.abs(limited - y) <= EXACT * np.abs(y)).all():
+            return np.stack([np.full(len(y), factor), per_step], axis=1)
+    return None
