@@ -31,7 +31,7 @@ from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gra
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
 from nnjax.types import PyTree
 
-READ_LEAF = "norm/scale"  # the leaf from which equations are read, if it differs
+READ_LEAVES = ("norm/scale", "dense/w")  # a vector and a matrix from which equations are read
 SCHEDULED = "float64, learning rate changes at every step"
 SECOND = f"float64, {MORE_STEPS} steps of other gradients"
 
@@ -256,10 +256,10 @@ def assert_matches(
 
 
 def _read(adapter: Adapter, leaves: tuple[str, ...], deadline: Deadline, reference: Formula) -> tuple[Line, ...]:
-    """Compare the equations of an optimizer with those of a formula, in one of the leaves that differ."""
-    leaf = leaves[0] if leaves and READ_LEAF not in leaves else READ_LEAF
+    """Compare the equations of an optimizer with those of a formula, in some of the leaves that differ."""
+    read = [leaf for leaf in READ_LEAVES if not leaves or leaf in leaves] or leaves[:1]
     scripts = (gradient_script(ndim=adapter.ndim), second_script(ndim=adapter.ndim))
-    return read_difference(adapter, reference, scripts, leaf, deadline)
+    return read_difference(adapter, reference, scripts, read, deadline)
 
 
 def _deadline(function: str, seconds: float | None) -> Deadline:

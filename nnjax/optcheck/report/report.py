@@ -265,19 +265,20 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
 
 
 def _read_equations(diagnosis: Diagnosis) -> list[str]:
-    """Return the equations that were read from what the candidate stores, beside those of the reference."""
-    lines = diagnosis.lines
-    title = "cause" if diagnosis.causes else "partly known"
-    text = [f"{title}: no known rule, but equations of the candidate follow from the arrays that it stores:"]
-    for cause in diagnosis.causes:
-        text.append(f"  - {cause.candidate}; the reference: {cause.reference}  [{cause.id}]")
+    """Return the equations that were read from the candidate's updates and arrays, beside those of the reference."""
+    lines, known = diagnosis.lines, bool(diagnosis.causes)
+    source = "its updates and the arrays that it stores"
+    text = [f"cause: no known rule, but all equations of the candidate follow from {source}:"] if known else [
+        f"equations that follow from {source}; those with ? could not be read:"
+    ]  # fmt: skip
+    text += [f"  - {cause.candidate}; the reference: {cause.reference}  [{cause.id}]" for cause in diagnosis.causes]
     left = ["candidate", *(f"{line.name} ← {line.candidate}" for line in lines)]
     right = ["reference", *(f"{line.name} ← {line.reference}" for line in lines)]
-    width = max(map(len, left))
     marks = ["", *("" if line.differs else "   (the same)" for line in lines)]
+    width = max(map(len, left))
     text += [f"    {a:<{width}}   {b}{mark}".rstrip() for a, b, mark in zip(left, right, marks, strict=True)]
     text += [f"  {line.remark}" for line in lines if line.remark]
-    return [*text, "  proof: each of these equations holds for all elements of a leaf at all steps of two scripts"]
+    return [*text, "  proof: they hold for all elements of a leaf, at all steps of two scripts"]
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:

@@ -1,7 +1,7 @@
 """Find a formula in the step t for the coefficients of an equation."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 SAME = 1e-6  # largest relative difference of equal coefficients
 ROUGH = 1e-4  # the same for coefficients that have no other formula, because rounding affects small updates
 SHOWN = 5  # number of coefficients that are listed if no formula is found
+USUAL = (0.9, 0.99, 0.999, 0.95)  # decay rates to try if those of the optimizers do not suffice
 MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
 LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
 POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator
@@ -20,8 +21,11 @@ POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominato
 OF_T = {0.0: ("", ""), -1.0: ("", "t"), -0.5: ("", "√t"), 1.0: ("t", ""), 0.5: ("√t", "")}  # power of t
 
 
+Shape = tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]  # values, and factors above and below the fraction bar
+
+
 class Factor(NamedTuple):
-    """A factor of a term: a number, and factors that depend on t; the number is NaN if `above` lists values."""
+    """A factor of a term: a number, and factors that depend on t."""
 
     number: float
     above: tuple[str, ...] = ()  # in the numerator
@@ -42,22 +46,30 @@ def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
     known, t = values[valid], np.arange(1, len(values) + 1)[valid]
     if known.size == 0:
         return Factor(0.0)
-    shapes = list(_shapes(t, betas))
+    for rates in (tuple(betas), (*betas, *USUAL)):
+        if (factor := _formula(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+            return factor
+    sign = -1.0 if (known < 0).all() else 1.0
+    return Factor(sign, (_listed(t, sign * known),))
+
+
+def _formula(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor | None:
+    """Return values as a constant or a schedule times one of the shapes, or None."""
     for shape, above, below in shapes:
-        ratio = known / shape
+        ratio = values / shape
         if np.ptp(ratio) <= SAME * np.abs(ratio).max():
             return Factor(_rounded(float(np.median(ratio))), above, below)
-    if np.ptp(known) <= ROUGH * np.abs(known).max():
-        return Factor(float(f"{np.median(known):.3g}"))
-    if (known != 0).all() and known.size >= LEAST:
+    if np.ptp(values) <= ROUGH * np.abs(values).max():
+        return Factor(float(f"{np.median(values):.3g}"))
+    if (values != 0).all() and values.size >= LEAST:
         for shape, above, below in shapes:
-            if (schedule := _schedule(t, known / shape)) is not None:
+            if (schedule := _schedule(t, values / shape)) is not None:
                 return Factor(schedule.number, (*schedule.above, *above), (*schedule.below, *below))
-    return Factor(np.nan, (_listed(t, known),))
+    return None
 
 
 def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
-    """Return a formula for values that are exponential, linear, or the inverse of a linear function; else None."""
+    """Return a formula for values that are exponential, linear or its inverse, or grow to a constant; else None."""
     rates = (ratio[1:] / ratio[:-1])[np.diff(t) == 1]
     rate = float(np.median(rates)) if rates.size else 1.0
     if rates.size and np.ptp(rates) <= SAME * np.abs(rates).max() and abs(rate - round(rate, 4)) <= SAME:
@@ -65,6 +77,9 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
     if _is_linear(t, ratio):
         slope = float((ratio[-1] - ratio[0]) / (t[-1] - t[0]))
         return Factor(_rounded(slope), (f"(t + {ratio[0] / slope - t[0]:.4g})",))
+    growing = np.flatnonzero(np.abs(ratio - ratio[-1]) > SAME * np.abs(ratio[-1]))
+    if growing.size and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
+        return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
     if _is_linear(t, 1 / ratio):
         slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
         first = float(1 / ratio[0] - slope * (t[0] - 1))
@@ -89,7 +104,7 @@ def _listed(t: np.ndarray, values: np.ndarray) -> str:
 
 def product(factor: Factor, term: str) -> str:
     """Return the text of a factor times a term, such as "0.1 g"."""
-    number = "" if np.isnan(factor.number) else f"{factor.number:.5g}"
+    number = f"{factor.number:.5g}"
     if number == "1" and (factor.above or term):
         number = ""
     sign, number = ("-", "") if number == "-1" and (factor.above or term) else ("", number)
@@ -107,10 +122,10 @@ def total(parts: Sequence[str]) -> str:
     return text
 
 
-def _shapes(t: np.ndarray, betas: Sequence[float]) -> Iterator[tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]]:
+def _shapes(t: np.ndarray, betas: Iterable[float]) -> Iterator[Shape]:
     """Yield functions of t with their factors above and below the fraction bar, simplest first."""
     corrections = []
-    for b, (power, (above, below)), shift in itertools.product(betas, POWERS.items(), (0, 1)):
+    for b, (power, (above, below)), shift in itertools.product([b for b in betas if 0 < b < 1], POWERS.items(), (0, 1)):
         names = {"b": f"{b:g}", "t": "ᵗ⁺¹" if shift else "ᵗ"}
         corrections.append(((1 - b ** (t + shift)) ** power, above.format(**names), below.format(**names)))
     one = (np.ones(len(t)), "", "")

@@ -20,6 +20,7 @@ from nnjax.optcheck.search.step_equations import (
     Equation,
     Leaf,
     holds,
+    initial_value,
     names_in,
     read_equations,
 )
@@ -59,7 +60,7 @@ class Line(NamedTuple):
 
 
 def read_difference(
-    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaf: str, deadline: Deadline
+    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaves: Sequence[str], deadline: Deadline
 ) -> tuple[Line, ...]:
     """Read the equations of an optimizer from what it stores, and compare them with those of a formula.
 
@@ -67,12 +68,12 @@ def read_difference(
       adapter: the optimizer.
       reference: the formula of the reference.
       scripts: scripts on which the equations must be the same, the longest one last.
-      leaf: the leaf whose arrays are read, without the half of the script, such as "norm/scale".
+      leaves: the leaves whose arrays are read, without the half of the script, such as "norm/scale".
       deadline: the time limit, checked before every step.
 
     Returns:
-      One line for each equation; () if nothing was found to differ, if the equations on two scripts disagree, or if the
-      reference cannot be read.
+      One line for each equation of the first leaf, and those of other leaves that are different; () if nothing was
+      found to differ, if the equations on two scripts disagree, or if the reference cannot be read.
 
     Raises:
       TimeLimitError: at the deadline.
@@ -80,26 +81,44 @@ def read_difference(
     """
     if not is_moments(reference.rule) or is_by_tree(reference.rule):
         return ()
-    betas = tuple(float(getattr(reference.hyper, name)) for name in ("b1", "b2") if name in hyper_names(reference.rule))
-    pairs = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
-    *others, (last, expected) = pairs
-    if not all(last[name] is None or _same(ours.get(name), last[name]) for ours, _ in others for name in last):
-        return ()
-    lines = _lines(last, expected, betas)
+    lines = _lines_of_leaf(adapter, reference, scripts, leaves[0], deadline)
+    others = [_lines_of_leaf(adapter, reference, scripts[:1], leaf, deadline) for leaf in leaves[1:]]
+    for leaf, other in zip(leaves[1:], others, strict=True):
+        lines += tuple(line._replace(name=f"in {leaf}: {line.name}") for line in other if line not in lines)
     return lines if any(line.differs for line in lines) else ()
 
 
-def _read(
-    adapter: Adapter, reference: Formula, script: GradientScript, leaf: str, deadline: Deadline
-) -> tuple[Equations, Equations]:
-    """Return the equations of the candidate and of the reference on a script."""
+def _lines_of_leaf(
+    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaf: str, deadline: Deadline
+) -> tuple[Line, ...]:
+    """Return the lines of one leaf, or () if the equations on two scripts disagree."""
+    betas = tuple(float(getattr(reference.hyper, name)) for name in ("b1", "b2") if name in hyper_names(reference.rule))
+    *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
+    names = [name for name, equation in last.ours.items() if equation is not None]
+    if not all(_same(other.ours.get(name), last.ours[name]) for other in others for name in names):
+        return ()
+    return _lines(last, betas)
+
+
+class _Reading(NamedTuple):
+    """The equations of both optimizers on a script, and the initial values of their arrays."""
+
+    ours: Equations
+    theirs: Equations
+    our_starts: dict[str, np.ndarray]
+    their_starts: dict[str, np.ndarray]
+
+
+def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: str, deadline: Deadline) -> _Reading:
+    """Return what is read on a script."""
     elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
     stored = stored_arrays(adapter, script, elements, deadline)
     result = trace(adapter, script, "float64", deadline)
     ours = _candidate_leaf(result.params[:, elements], result.updates[:, elements], elements, stored, script)
     theirs = _reference_leaf(reference, elements, ours.params, script)
+    ours = _with_starts(ours, _gradients(reference, ours, (), ()))
     if len(ours.after) > MOST_ARRAYS:
-        return {UPDATE: None}, {UPDATE: None}
+        return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
     expected = read_equations(theirs, _gradients(reference, theirs, (), ()), _mixtures(reference, theirs))
     ours = _renamed(ours, _names_by_likeness(ours, theirs))
     read = read_equations(ours, _gradients(reference, ours, CLIPS, DECAYS), _mixtures(reference, ours))
@@ -113,9 +132,42 @@ def _read(
             after=ours.after | {name: ours.after[name] / factor},
         )
         other = read_equations(scaled, _gradients(reference, scaled, CLIPS, DECAYS), _mixtures(reference, scaled))
-        if _uses_alike(other, expected, name) and not _uses_alike(read, expected, name):
+        inside = np.isclose(abs(factor), float(reference.hyper.learning_rate), rtol=SAME)
+        if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
             ours, read = scaled, other
-    return read, expected
+    starts = [{name: values[0] for name, values in some.before.items()} for some in (ours, theirs)]
+    return _Reading(_settled(read, expected), expected, *starts)
+
+
+def _settled(read: Equations, expected: Equations) -> Equations:
+    """Replace coefficients by constants, or by those of the reference, if the equations still hold.
+
+    Rounding changes the coefficients of small terms; these are the likely values.
+    """
+    settled = {}
+    for name, equation in read.items():
+        if equation is not None and equation.terms.form not in ("max", "min"):
+            theirs = expected.get(name)
+            for term, column in list(equation.coefficients.items()):
+                values = [] if theirs is None else [theirs.coefficients.get(term)]
+                known = column[np.isfinite(column)]
+                values += [np.zeros_like(column)] if term == EPS else []
+                values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
+                for other in values:
+                    if other is not None and holds(equation, equation.coefficients | {term: other}):
+                        equation = equation._replace(coefficients=equation.coefficients | {term: other})  # noqa: PLW2901
+                        break
+        settled[name] = equation
+    return settled
+
+
+def _with_starts(leaf: Leaf, gradients: Arrays) -> Leaf:
+    """Return the leaf with the initial values of arrays that the optimizer creates at the first step."""
+    before = dict(leaf.before)
+    for name, values in leaf.before.items():
+        start = 0.0 if values[0].any() else initial_value(name, leaf, gradients)
+        before[name] = np.concatenate([np.full((1, values.shape[1]), start), values[1:]]) if start else values
+    return leaf._replace(before=before)
 
 
 def _permutations(leaf: Leaf) -> Iterator[dict[str, str]]:
@@ -154,7 +206,8 @@ def _candidate_leaf(
 ) -> Leaf:
     """Return the leaf without arrays that are the new parameters."""
     size = np.abs(params) + np.abs(updates)
-    stored = [array for array in stored if not (np.abs(array[1:] - params - updates) <= 1e-9 * size).all()]
+    with np.errstate(invalid="ignore"):
+        stored = [array for array in stored if not (np.abs(array[1:] - params - updates) <= 1e-9 * size).all()]
     names = [str(i) for i in range(len(stored))]
     before, after = (
         {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))
@@ -193,7 +246,11 @@ def _gradients(reference: Formula, leaf: Leaf, clips: Sequence[float], decays: S
 
 
 def _mixtures(reference: Formula, leaf: Leaf) -> Arrays:
-    """Return mixtures of the first moment and the gradient of which Lion or a wrong Lion takes the sign."""
+    """Return terms of single rules: Adamax's |g| + ε, and mixtures of which Lion or a wrong Lion takes the sign."""
+    if reference.rule.second.startswith("largest"):
+        return {
+            f"(|g| + {eps:g})": np.abs(leaf.grads) + eps for eps in dict.fromkeys((float(reference.hyper.eps), 1e-8))
+        }
     if reference.rule.first not in LION or "m" not in leaf.before:
         return {}
     b1, b2 = float(reference.hyper.b1), float(reference.hyper.b2)
@@ -255,19 +312,29 @@ def _scales(read: Equations, expected: Equations) -> dict[str, float]:
     return scales
 
 
-def _lines(read: Equations, expected: Equations, betas: tuple[float, ...]) -> tuple[Line, ...]:
-    """Return the lines of all arrays on which the updates depend."""
+def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
+    """Return the lines of all arrays on which the updates depend, and of initial values that differ."""
+    read, expected, our_starts, their_starts = reading
     ours, theirs = _needed(read), _needed(expected)
     names = [*(name for name in (*SYMBOLS.values(), *MORE_SYMBOLS) if name in ours | theirs), UPDATE]
     betas = tuple(dict.fromkeys((*betas, *_decay_rates(read))))
     lines = []
     for name in names:
         a, b = read.get(name), expected.get(name)
-        texts = (_text(name, a, betas) if name in ours else NONE, _text(name, b, betas) if name in theirs else NONE)
         same = name in ours & theirs and _same(a, b)
+        reference = _text(name, b, betas) if name in theirs else NONE
+        texts = (reference if same else _text(name, a, betas) if name in ours else NONE, reference)
         remark = _multiple(a, b, betas) if name == UPDATE and not same and "[" in texts[0] else ""
         lines.append(Line(name, *texts, not same, remark))
+        if name in (ours & theirs) - {UPDATE} and not np.array_equal(our_starts[name], their_starts[name]):
+            ours_text, theirs_text = (_start_text(values[name]) for values in (our_starts, their_starts))
+            lines.append(Line(f"{name}₀", ours_text, theirs_text, differs=True))
     return tuple(lines)
+
+
+def _start_text(values: np.ndarray) -> str:
+    """Return an initial value as text."""
+    return f"{values[0]:.6g}" if np.ptp(values) == 0 else "values that differ by element"
 
 
 def _same(ours: Equation | None, theirs: Equation | None) -> bool:
@@ -281,12 +348,12 @@ def _same(ours: Equation | None, theirs: Equation | None) -> bool:
 
 
 def _needed(equations: Equations) -> set[str]:
-    """Return the names of the equations on which the update depends; all of them if it could not be read."""
-    if equations[UPDATE] is None:
-        return set(equations)
+    """Return the names of the equations on which the update depends; all if one of these could not be read."""
     needed, new = {UPDATE}, {UPDATE}
     while new:
         read = [equation for name in new if (equation := equations[name])]
+        if len(read) < len(new):
+            return set(equations)
         words = {
             word
             for equation in read
@@ -319,11 +386,12 @@ def _parts(equation: Equation | None) -> dict[str, np.ndarray]:
     eps = -columns.pop(EPS) if EPS in columns else None
     for label in [label for label in columns if label.endswith(f" {EPS}")]:
         term = label.removesuffix(f" {EPS}")
-        rest = np.nan_to_num(columns.pop(label))
-        with_eps = np.nan_to_num(columns.get(term, 0.0 * rest)) * (0.0 if eps is None else np.nan_to_num(eps))
-        if (np.abs(rest - with_eps) > SMALL * np.abs(rest)).any():
+        rest = columns.pop(label)
+        with_eps = columns.get(term, 0.0 * rest) * (0.0 if eps is None else eps)
+        if not _close(rest, with_eps):
             columns[term + OVER] = rest - with_eps
-    return columns if eps is None else {**columns, EPS: eps}
+    columns |= {} if eps is None else {EPS: eps}
+    return {label: column for label, column in columns.items() if np.nan_to_num(column).any()}
 
 
 def _multiple(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:
@@ -362,15 +430,22 @@ def _text(name: str, equation: Equation | None, betas: tuple[float, ...]) -> str
         return total([old.strip(), ("-" if form.startswith("-") else "") + root]) if old else root
     over = {label: factor for label, factor in factors.items() if label.endswith(OVER)}
     beside = [product(factor, label) for label, factor in factors.items() if label not in over]
-    above = [product(factor, label.removesuffix(OVER)) for label, factor in over.items()]
-    if above and above[0].startswith("-") and len(above) > 1:
-        above = [
-            product(factor._replace(number=-factor.number), label.removesuffix(OVER)) for label, factor in over.items()
-        ]
-        fraction = [f"-({total(above)}) / {below}"]
-    else:
-        fraction = [f"{above[0] if len(above) == 1 else f'({total(above)})'} / {below}"] if above else []
+    fraction = [f"{_numerator(over)} / {below}"] if over else []
     return total([old.strip(), *fraction, *beside] if old else [*beside, *fraction])
+
+
+def _numerator(over: dict[str, Factor]) -> str:
+    """Return the text of a sum of terms, with a common factor or sign before the bracket."""
+    names, factors = [label.removesuffix(OVER) for label in over], list(over.values())
+    if len(over) == 1:
+        return product(factors[0], names[0])
+    if len(set(factors)) == 1:
+        return product(factors[0], f"({total(names)})")
+    sign = -1.0 if factors[0].number < 0 else 1.0
+    parts = [
+        product(factor._replace(number=sign * factor.number), name) for factor, name in zip(factors, names, strict=True)
+    ]
+    return f"{'-' if sign < 0 else ''}({total(parts)})"
 
 
 def _root(equation: Equation, betas: tuple[float, ...]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 EXACT = 1e-8  # largest error of an equation relative to the sum of the sizes of its terms
 LOOSE = 1e-6  # the same for the coefficients of another equation
 PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
+UNSEEN = 1e-7  # largest share of a term at a step at which its coefficient is not determined
 SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
 PROBE = 8  # the step at which a set of terms is tried first
 MOST = 3  # largest number of terms, without the ε term
@@ -75,7 +76,9 @@ def read_equations(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> dict[str,
             equations[name] = _first_exact(itertools.chain.from_iterable(attempts))
         read = {word for equation in equations.values() if equation for word in equation.coefficients}
         used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & read}
-        equations[UPDATE] = _first_exact(_attempts_for_update(leaf, used, mixtures))
+        passes = [{"g": leaf.grads}, *([used] if len(used) > 1 else [])]
+        updates = (_attempts_for_update(leaf, some, mixtures) for some in passes)
+        equations[UPDATE] = _first_exact(itertools.chain.from_iterable(updates))
     return equations
 
 
@@ -84,37 +87,63 @@ def _attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Array
     y, old = leaf.after[name], leaf.before[name]
     [(text, g)] = gradient.items()
     others = {other: values for other, values in leaf.after.items() if other != name}
-    terms = {
-        name: old,
-        text: g,
-        f"{text}²": g**2,
-        f"|{text}|": np.abs(g),
-        **others,
-        "θ": leaf.params,
-        "1": np.ones_like(g),
-    }
+    own = _own_terms(name, leaf, text, g)
     rare: Arrays = {}
     if text == "g":
-        terms |= {"sign(g)": np.sign(g), "g³": g**3}
         rare = {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
         rare |= {f"{other}²": new**2 for other, new in others.items()}
     for other, new in others.items():
         rare |= {f"({text} - {other})²": (g - new) ** 2, f"{text} {other}": g * new}
         rare |= {f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
-    for chosen in _subsets(terms, rare):
+    for chosen in _subsets(own):
         yield Terms(y, chosen)
-    for form, other in itertools.product(("max", "min"), (text, f"{text}²", f"|{text}|", *others)):
-        yield Terms(y, {name: old, other: terms[other]}, form=form)
-    for own in ({name: old}, {f"{name}²": old**2}):
-        yield Terms(y**2, {**own, f"{text}²": g**2}, form=SQUARED)
+    for chosen in _subsets({**own, **others}, rare):
+        if not chosen.keys() <= own.keys():
+            yield Terms(y, chosen)
+    for term, values in rare.items():
+        yield Terms(y, {name: old, term: values, "1": own["1"]})
+    inputs = {term: own[term] for term in (text, f"{text}²", f"|{text}|")} | others | mixtures
+    for form, (term, values) in itertools.product(("max", "min"), inputs.items()):
+        yield Terms(y, {name: old, term: values}, form=form)
+    for kept in ({name: old}, {f"{name}²": old**2}):
+        yield Terms(y**2, {**kept, f"{text}²": g**2}, form=SQUARED)
     for (denominator, d), (term, x) in itertools.product(_denominators(leaf, name), {text: g, **others}.items()):
         if term not in names_in(denominator):
             fraction = {name: old * d, f"{term}{OVER}": x, EPS: y, f"{name} {EPS}": old}
             yield Terms(y * d, fraction, denominator, d)
-    u = leaf.updates
-    for chosen in _subsets({name: old, text: g}, {"u": u, "u²": u**2, "|u|": np.abs(u)}):
-        yield Terms(y, chosen, rounding=leaf.rounding)
+    u, rounding = leaf.updates, leaf.rounding
+    of_square = (2 * np.abs(u) + rounding) * rounding
+    for term, values, bound in (("u", u, rounding), ("|u|", np.abs(u), rounding), ("u²", u**2, of_square)):
+        yield Terms(y, {name: old, term: values}, rounding=bound)
+        yield Terms(y, {name: old, text: g, term: values}, rounding=bound)
+
+
+def _own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
+    """Return the terms of an array that do not contain other arrays."""
+    own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
+    return own | {"1": np.ones_like(g)} | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
+
+
+def initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
+    """Return the initial value that the equation of later steps implies for an array; 0 if it is not one number."""
+    for text, g in gradients.items():
+        terms = _own_terms(name, leaf, text, g)
+        with np.errstate(all="ignore"):
+            later = _first_exact(
+                Terms(leaf.after[name][1:], {term: values[1:] for term, values in chosen.items()})
+                for chosen in _subsets(terms)
+                if name in chosen
+            )
+            if later is None:
+                continue
+            constants = {term: float(np.nanmedian(column)) for term, column in later.coefficients.items()}
+            if constants.get(name):
+                inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)
+                values = (leaf.after[name][0] - inputs) / constants[name]
+                if np.ptp(values) <= LOOSE * np.abs(values).max():
+                    return float(f"{np.median(values):.6g}")
+    return 0.0
 
 
 def _attempts_for_update(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> Iterator[Terms]:
@@ -150,7 +179,7 @@ def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
         form, bound = ("-" if signs[0] < 0 else "") + SQUARED, (2 * np.abs(u) + rounding) * rounding * d
         yield Terms(u**2 * d, {f"{term}²": x**2, EPS: u**2}, denominator, d, bound, form)
         for factor, s in arrays.items():
-            if factor not in names_in(denominator) and (s >= 0).all():
+            if not names_in(factor) & names_in(denominator) and (s >= 0).all():
                 terms = {f"{term}²": x**2, f"{term}² {factor}": x**2 * s, EPS: u**2}
                 yield Terms(u**2 * d, terms, denominator, d, bound, form)
 
@@ -188,7 +217,7 @@ def _first_exact(attempts: Iterator[Terms]) -> Equation | None:
         solve = _solve_limit if attempt.form in ("max", "min") else _solve
         if (coefficients := solve(attempt)) is None:
             continue
-        for term in attempt.terms if solve is _solve else ():
+        for term in [term for term in attempt.terms if term != EPS and solve is _solve]:
             fewer = attempt._replace(terms={name: x for name, x in attempt.terms.items() if name != term})
             if any(EPS not in name for name in fewer.terms) and (simpler := solve(fewer)) is not None:
                 attempt, coefficients = fewer, simpler  # noqa: PLW2901
@@ -242,7 +271,7 @@ def _least_squares(
     """Solve y = terms · coefficients at each step by least squares; return None if an element is not exact.
 
     Elements are weighted by the sum of the sizes of their terms, so that each counts equally. At first this sum is
-    estimated from the median ratio of each term to y, without ε terms, whose ratio varies.
+    estimated from the median ratio of each term to y, and equations with ε are solved for large D only.
     """
     ratios = np.abs(terms) / np.abs(y)[..., None]
     ratios = np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan)
@@ -251,21 +280,22 @@ def _least_squares(
         typical[i, 0, k] = np.nanmedian(ratios[i, :, k])
     sizes = np.abs(terms) / typical
     size = np.where((sizes[..., main] > 0).any(-1), sizes[..., main].max(-1), sizes.max(-1))
-    bound = rounding
-    for _ in range(4):
+    bound, used = rounding, np.ones_like(y) if main.all() else d >= np.median(d, axis=1, keepdims=True)
+    for _ in range(5):
         scale = np.maximum(np.maximum(np.abs(y), size), np.maximum(bound / PRECISION, 1e-300))
-        rows, wanted = np.nan_to_num(terms / scale[..., None], posinf=0, neginf=0), np.nan_to_num(y / scale)
+        rows, wanted = np.nan_to_num(used[..., None] * terms / scale[..., None]), np.nan_to_num(used * y / scale)
         norms = np.sqrt((rows**2).sum(1))
         norms = np.where((norms > 0) & np.isfinite(norms), norms, 1.0)
         solution = (np.linalg.pinv(rows / norms[:, None], rcond=1e-14) @ wanted[..., None])[..., 0] / norms
         size = (np.abs(terms) * np.abs(solution)[:, None, :]).sum(-1)
         eps = np.abs(solution[:, None, ~main]).sum(-1)
-        bound = rounding * (1 + eps / np.where(d > 0, d, np.inf))
+        bound, used = rounding * (1 + eps / np.where(d > 0, d, np.inf)), np.ones_like(y)
     error = np.abs((terms * solution[:, None, :]).sum(-1) - y)
     exact = (error <= EXACT * np.maximum(size, np.abs(y)) + bound).all()
     # a term may be 0 or proportional to another one, as the first moment and the gradient at the first step
     spread = np.linalg.svd(rows / norms[:, None], compute_uv=False) if len(norms) else np.ones((0, 1))
-    unknown = (terms == 0).all(1) | ((spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1))[:, None]
+    unseen = (np.abs(terms * solution[:, None, :]) <= UNSEEN * size[..., None]).all(1)
+    unknown = unseen | ((spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1))[:, None]
     return np.where(unknown, np.nan, solution) if exact else None
 
 

@@ -1,0 +1,230 @@
+"""Equations are read from the updates and arrays of optimizers that no known rule describes."""
+
+import json
+
+import hypothesis
+import numpy as np
+import optax
+import pytest
+from hypothesis import strategies as st
+
+from nnjax import optcheck
+from nnjax.optcheck.calling.factories import build
+from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.search.coefficients import factor_of
+from nnjax.optcheck.search.reading import read_difference
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import gradient_script, second_script
+
+SCRIPTS = (gradient_script(), second_script())
+ADAM = """
+m = 0.9 * m + (1 - 0.9) * g
+v = 0.999 * v + (1 - 0.999) * g**2
+p = p - 0.001 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+"""
+ADAM_STEP = "θ - 0.001 √(1 - 0.999ᵗ) m / (1 - 0.9ᵗ) / (√v + 1e-08 √(1 - 0.999ᵗ))"
+ADAM_SUM = "0.001 * (m / (1 - 0.9**t)"
+MOMENTUM = """
+b = 0.9 * b + g
+p = p - 0.01 * b
+"""
+RMSPROP = """
+v = 0.9 * v + 0.1 * g**2
+b = 0.9 * b + g / (np.sqrt(v) + 1e-8)
+p = p - 0.01 * b
+"""
+ADADELTA = """
+v = 0.9 * v + 0.1 * g**2
+u = np.sqrt(s + 1e-6) / np.sqrt(v + 1e-6) * g
+p = p - u
+s = 0.9 * s + 0.1 * u**2
+"""
+LION = """
+c = 0.9 * m + 0.1 * g
+p = p - 0.001 * np.sign(c) - 1e-6 * p
+m = 0.99 * m + 0.01 * g
+"""
+AMSGRAD = """
+m = 0.9 * m + (1 - 0.9) * g
+v = 0.999 * v + (1 - 0.999) * g**2
+w = np.maximum(w, v)
+p = p - 0.001 * (m / (1 - 0.9**t)) / (np.sqrt(w / (1 - 0.999**t)) + 1e-8)
+"""
+ADAGRAD = """
+v = v + g**2
+p = p - 0.01 * g / (np.sqrt(v) + 1e-10)
+"""
+REFERENCES = {  # program: the library rule and the numbers that differ from its defaults
+    ADAM: ("torch.adam", {}),
+    MOMENTUM: ("torch.sgd_momentum", {"learning_rate": 0.01}),
+    ADADELTA: ("torch.adadelta", {"learning_rate": 1.0}),
+    LION: ("optax.lion", {"weight_decay": 1e-3}),
+    AMSGRAD: ("torch.amsgrad", {}),
+    ADAGRAD: ("torch.adagrad", {"learning_rate": 0.01}),
+    RMSPROP: ("torch.rmsprop", {"learning_rate": 0.01, "b2": 0.9}),
+}
+
+
+class Program:
+    """An optimizer of NumPy lines with the arrays m, v, b, s, w and x, which it stores in dicts."""
+
+    def __init__(self, text):
+        self.code, self.arrays, self.t = compile(text, "<program>", "exec"), {name: {} for name in "mvbswx"}, 0
+
+    def step(self, params, grads):
+        self.t += 1
+        for key, g in grads.items():
+            values = {name: array.get(key, np.zeros_like(g)) for name, array in self.arrays.items()}
+            names = {"np": np, "g": g, "p": params[key], "t": self.t, **values}
+            with np.errstate(all="ignore"):
+                exec(self.code, names)
+            params[key] = names["p"]
+            for name, array in self.arrays.items():
+                array[key] = names[name]
+        return params
+
+
+def lines_of(text, reference):
+    adapter = build(Program(text), None, None, None, None)
+    return read_difference(adapter, reference, SCRIPTS, ("norm/scale", "dense/w"), Deadline(None))
+
+
+def reference_of(text):
+    name, numbers = REFERENCES[text]
+    rule, hyper = LIBRARY_RULES[name]
+    rule = rule._replace(velocity="trace") if text == RMSPROP else rule
+    return Formula(rule, hyper._replace(**numbers))
+
+
+@pytest.mark.parametrize("text", REFERENCES)
+def test_a_program_without_mistakes_has_the_equations_of_the_reference(text):
+    assert lines_of(text, reference_of(text)) == ()
+
+
+MISTAKES = [  # program, old text, new text, the lines that differ
+    (ADAM, "(1 - 0.9) * g", "1 - 0.9 * g", {"m": "0.9 m - 0.9 g + 1"}),
+    (ADAM, "0.999 * v", "0.999 * np.abs(m)", {"v": "?"}),
+    (ADAM, "0.9 * m +", "0.9 * m + 0.01 * p +", {"m": "0.9 m + 0.1 g + 0.01 θ"}),
+    (ADAM, "g**2", "(g + 0.01 * p)**2", {"v": "0.999 v + 0.001 (g + 0.01 θ)²"}),
+    (ADAM, "g**2", "g * m", {"v": "0.999 v + 0.001 g m"}),
+    (ADAM, "0.9**t)", "0.99**t)", {"θ": ADAM_STEP.replace("0.9ᵗ", "0.99ᵗ")}),
+    (ADAM, "(m / (1 - 0.9**t))", "(m + g)", {"θ": ADAM_STEP.replace("m / (1 - 0.9ᵗ)", "(m + g)")}),
+    (ADAM, "+ 1e-8)", "+ 1e-8) - 1e-5 * m", {"θ": f"{ADAM_STEP} - 1e-05 m"}),
+    (ADAM, "p - 0.001", "p - 0.001 / np.sqrt(t)", {"θ": ADAM_STEP.replace("/ (1 - 0.9ᵗ)", "/ ((1 - 0.9ᵗ) √t)")}),
+    (ADAM, "p - 0.001", "p - 0.001 * 0.99**t", {"θ": ADAM_STEP.replace("0.001", "0.001 0.99ᵗ")}),
+    (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b / (1 + 0.1 * (t - 1))", {"θ": "θ - 0.01 b / (1 + 0.1 (t - 1))"}),
+    (ADAM, "p - 0.001", "p - 0.001 * min(1, t / 10)", {"θ": ADAM_STEP.replace("0.001", "0.001 min(1, 0.1 t)")}),
+    (ADAM, "g**2\n", "g**2\nx = x + g\n", {}),
+    (ADAM, "g\nv", "(x + g)\nx = x + g\nv", {"m": "0.9 m + 0.1 x", "x": "x + g"}),
+    (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b - 0.01 * b**2 / 100", {"θ": "?"}),
+    (MOMENTUM, "0.9 * b + g", "0.81 * b + 1.9 * g", {"b": "0.81 b + 1.9 g"}),
+    (MOMENTUM, "b + g", "b + np.clip(g, -1, 1)", {"b": "0.9 b + clip(g, ±1)"}),
+    (MOMENTUM, "b + g\np = p - 0.01 * b", "b + 0.01 * g\np = p - b", {}),
+    (MOMENTUM, "b + g\np = p - 0.01 * b", "b - 0.01 * g\np = p + b - 0.001 * p", {"θ": "θ - 0.01 b - 0.001 θ"}),
+    (RMSPROP, "np.sqrt(v) + 1e-8", "v + 1e-6", {"b": "0.9 b + g / (v + 1e-06)"}),
+    (RMSPROP, "p - 0.01 * b", "p - 0.01 * (b + g)", {"θ": "θ - 0.01 b - 0.01 g"}),
+    (ADADELTA, "0.1 * u**2", "0.1 * np.abs(u)", {"s": "0.9 s + 0.1 |u|"}),
+    (ADADELTA, "s + 1e-6", "s + 1e-4", {"θ": "θ - g √(s_old + 0.0001) / √(v + 1e-06)"}),
+    (LION, "0.01 * g", "0.01 * np.sign(c)", {"m": "0.99 m + 0.01 sign((0.9 m_old + 0.1 g))"}),
+    (LION, "0.1 * g\n", "g\n", {"θ": "θ - 0.001 sign((0.9 m_old + 1 g)) - 1e-06 θ"}),
+    (AMSGRAD, "(w, v)", "(w, v / (1 - 0.999**t))", {"v_max": "max(v_max, v / (1 - 0.999ᵗ))"}),
+    (AMSGRAD, "np.maximum(w, v)", "np.maximum(0.9999 * w, v)", {"v_max": "max(0.9999 v_max, v)"}),
+    (ADAGRAD, "v + g**2", "np.sqrt(v + g**2)", {"v": "√(v + g²)"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "old", "new", "truth"), MISTAKES)
+def test_the_equation_with_the_mistake_is_read(program, old, new, truth):
+    assert program.count(old) == 1
+    lines = lines_of(program.replace(old, new), reference_of(program))
+    assert {line.name: line.candidate for line in lines if line.differs} == truth
+
+
+def test_several_mistakes_are_read_each_alone():
+    text = ADAM.replace("(1 - 0.9) * g", "1 - 0.9 * g").replace("g**2", "np.abs(g)")
+    text = text.replace("+ 1e-8)", "+ 1e-8) - 1e-5 * m")
+    lines = lines_of(text, reference_of(ADAM))
+    assert [line.candidate for line in lines] == ["0.9 m - 0.9 g + 1", "0.999 v + 0.001 |g|", f"{ADAM_STEP} - 1e-05 m"]
+    assert all(line.differs for line in lines)
+
+
+def test_the_report_names_the_equation_that_differs():
+    text = ADAM.replace("(1 - 0.9) * g", "0.1 * g + 0.01 * np.sign(g)")
+    report = optcheck.compare(Program(text), optax.adam(1e-3), max_fits=400)
+    assert [(cause.id, cause.candidate, cause.reference) for cause in report.causes] == [
+        ("equation", "m ← 0.9 m + 0.1 g + 0.01 sign(g)", "m ← 0.9 m + 0.1 g")
+    ]
+    assert report.exit_code == 1
+    assert report.allowed(["equation"])
+    assert not report.allowed(["eps-inside"])
+    assert report.fixes == ("in the candidate, use m ← 0.9 m + 0.1 g",)
+    assert "    v ← 0.999 v + 0.001 g²" in str(report)
+    assert json.loads(report.to_json())["causes"][0][0]["id"] == "equation"
+
+
+def test_the_report_shows_what_could_be_read_if_the_cause_is_unknown():
+    text = ADAM.replace("(1 - 0.9) * g", "0.1 * g + 0.01 * np.sign(g)").replace("p - 0.001", "p - 0.001 * np.cos(g)")
+    report = optcheck.compare(Program(text), optax.adam(1e-3), max_fits=50)
+    assert report.causes == ()
+    assert report.exit_code == 2
+    assert [(line.name, line.candidate) for line in report.diagnosis.lines if line.differs] == [
+        ("m", "0.9 m + 0.1 g + 0.01 sign(g)"),
+        ("θ", "?"),
+    ]
+    assert "those with ? could not be read" in str(report)
+
+
+@st.composite
+def coefficients(draw):
+    """A formula in t and its values, with the factors that corrections and schedules have."""
+    t = np.arange(1, 61)
+    number = draw(st.sampled_from([1e-3, -0.01, 0.1, 1.0, 3e-4]))
+    b1, b2 = 0.9, 0.999
+    shape, text = draw(
+        st.sampled_from(
+            [
+                (1.0 + 0 * t, ""),
+                (np.sqrt(1 - b2**t) / (1 - b1**t), "√(1 - 0.999ᵗ) / (1 - 0.9ᵗ)"),
+                (1 / (1 - b1 ** (t + 1)), "/ (1 - 0.9ᵗ⁺¹)"),
+                (t**-0.5, "/ √t"),
+                (1 / (1 + 0.25 * (t - 1)), "/ (1 + 0.25 (t - 1))"),
+                (0.95**t, "0.95ᵗ"),
+                (np.minimum(1, t / 8), "min(1, 0.125 t)"),
+            ]
+        )
+    )
+    known = draw(st.integers(0, 3))  # steps at which the coefficient is not determined
+    return np.where(t <= known, np.nan, number * shape), number, text
+
+
+@hypothesis.given(coefficients())
+def test_the_formula_of_coefficients_is_found(case):
+    values, number, text = case
+    sign, size = ("-" if number < 0 else ""), f"{abs(number):g}"
+    expected = f"{size} {text}".strip()
+    if size == "1" and text and not text.startswith("/"):
+        expected = text
+    assert str(factor_of(values, (0.9, 0.999))) == sign + expected
+
+
+def test_coefficients_without_a_formula_are_listed():
+    values = np.random.default_rng(0).uniform(1, 2, 60)
+    assert str(factor_of(values, (0.9,))) == f"[{', '.join(f'{value:.4g}' for value in values[:5])}, …]"
+    steps = np.where(np.arange(60) < 30, -0.1, -0.05)
+    assert str(factor_of(steps, (0.9,))) == "-[0.1, 0.05 from t = 31]"
+
+
+def test_an_initial_value_is_read():
+    text = "v = v + (t == 1) * 0.1" + ADAM.replace("(1 - 0.9) * g", "0.1 * g + 0.01 * np.sign(g)")
+    assert [(line.name, line.candidate) for line in lines_of(text, reference_of(ADAM)) if line.differs] == [
+        ("m", "0.9 m + 0.1 g + 0.01 sign(g)"),
+        ("v₀", "0.1"),
+    ]
+
+
+def test_a_rule_of_matrices_is_read_beside_that_of_vectors():
+    text = ADAM.replace("(1 - 0.9) * g", "0.1 * g + 0.01 * np.sign(g) * (g.ndim > 1)")
+    assert [(line.name, line.candidate) for line in lines_of(text, reference_of(ADAM)) if line.differs] == [
+        ("in dense/w: m", "0.9 m + 0.1 g + 0.01 sign(g)"),
+    ]
