@@ -72,8 +72,8 @@ def read_difference(
       deadline: the time limit, checked before every step.
 
     Returns:
-      One line for each equation of the first leaf, and those of other leaves that are different; () if nothing was
-      found to differ, if the equations on two scripts disagree, or if the reference cannot be read.
+      One line for each equation of the first leaf, and those of other leaves that are different; () if no equation was
+      read, if none differs, if the equations on two scripts disagree, or if the reference cannot be read.
 
     Raises:
       TimeLimitError: at the deadline.
@@ -85,7 +85,7 @@ def read_difference(
     others = [_lines_of_leaf(adapter, reference, scripts[:1], leaf, deadline) for leaf in leaves[1:]]
     for leaf, other in zip(leaves[1:], others, strict=True):
         lines += tuple(line._replace(name=f"in {leaf}: {line.name}") for line in other if line not in lines)
-    return lines if any(line.differs for line in lines) else ()
+    return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
 
 
 def _lines_of_leaf(
@@ -121,17 +121,19 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
         return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
     expected = read_equations(theirs, _gradients(reference, theirs, (), ()), _mixtures(reference, theirs))
     ours = _renamed(ours, _names_by_likeness(ours, theirs))
-    read = read_equations(ours, _gradients(reference, ours, CLIPS, DECAYS), _mixtures(reference, ours))
+    read = read_equations(ours, _gradients(reference, ours, CLIPS, DECAYS), _mixtures(reference, ours), expected)
     names = min(_permutations(ours), key=lambda names: _difference_count(_with_names(read, names), expected))
     if any(names[name] != name for name in names):
         ours = _renamed(ours, names)
-        read = read_equations(ours, _gradients(reference, ours, CLIPS, DECAYS), _mixtures(reference, ours))
+        read = read_equations(ours, _gradients(reference, ours, CLIPS, DECAYS), _mixtures(reference, ours), expected)
     for name, factor in _scales(read, expected).items():  # such as a velocity that contains the learning rate
         scaled = ours._replace(
             before=ours.before | {name: ours.before[name] / factor},
             after=ours.after | {name: ours.after[name] / factor},
         )
-        other = read_equations(scaled, _gradients(reference, scaled, CLIPS, DECAYS), _mixtures(reference, scaled))
+        other = read_equations(
+            scaled, _gradients(reference, scaled, CLIPS, DECAYS), _mixtures(reference, scaled), expected
+        )
         inside = np.isclose(abs(factor), float(reference.hyper.learning_rate), rtol=SAME)
         if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
             ours, read = scaled, other
@@ -140,25 +142,26 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
 
 
 def _settled(read: Equations, expected: Equations) -> Equations:
-    """Replace coefficients by constants, or by those of the reference, if the equations still hold.
-
-    Rounding changes the coefficients of small terms; these are the likely values.
-    """
-    settled = {}
+    """Replace coefficients by likely values if the equations still hold; rounding changes those of small terms."""
+    settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
-            theirs = expected.get(name)
-            for term, column in list(equation.coefficients.items()):
-                values = [] if theirs is None else [theirs.coefficients.get(term)]
-                known = column[np.isfinite(column)]
-                values += [np.zeros_like(column)] if term == EPS else []
-                values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
-                for other in values:
-                    if other is not None and holds(equation, equation.coefficients | {term: other}):
-                        equation = equation._replace(coefficients=equation.coefficients | {term: other})  # noqa: PLW2901
-                        break
-        settled[name] = equation
+            for term in equation.terms.terms:
+                known = expected.get(name)
+                equation = _with_likely(equation, term, None if known is None else known.coefficients.get(term))  # noqa: PLW2901
+            settled[name] = equation
     return settled
+
+
+def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) -> Equation:
+    """Replace the coefficient of a term by that of the reference, by 0 for ε, or by a constant, if one holds."""
+    column = equation.coefficients[term]
+    known = column[np.isfinite(column)]
+    values = [] if reference is None else [np.where(np.isnan(reference), column[: len(reference)], reference)]
+    values += [np.zeros_like(column)] if term == EPS else []
+    values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
+    attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
+    return next((some for some in attempts if holds(equation, some.coefficients)), equation)
 
 
 def _with_starts(leaf: Leaf, gradients: Arrays) -> Leaf:
@@ -208,7 +211,7 @@ def _candidate_leaf(
     size = np.abs(params) + np.abs(updates)
     with np.errstate(invalid="ignore"):
         stored = [array for array in stored if not (np.abs(array[1:] - params - updates) <= 1e-9 * size).all()]
-    names = [str(i) for i in range(len(stored))]
+    names = [f"array {i}" for i in range(len(stored))]
     before, after = (
         {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))
     )
@@ -419,6 +422,7 @@ def _text(name: str, equation: Equation | None, betas: tuple[float, ...]) -> str
     if equation is None:
         return UNKNOWN
     factors = {label: factor_of(column, betas) for label, column in _parts(equation).items()}
+    factors = {"" if label == "1" else label: factor for label, factor in factors.items()}
     old = f"{UPDATE} " if name == UPDATE else ""
     form, denominator = equation.terms.form, equation.terms.denominator
     if form in ("max", "min"):

@@ -5,8 +5,10 @@ per step. Sets of terms are tried, smallest first, until one reproduces all elem
 update u as a term, u √v = a m - ε u is the step a m / (√v + ε).
 """
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -55,31 +57,45 @@ class Terms(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """Terms with their coefficients (steps,); NaN at steps at which they are not determined."""
+    """An equation with coefficients."""
 
     terms: Terms
     coefficients: Arrays
+    """For each term (steps,): ∞ at steps at which no coefficient is determined, NaN if the term is too small."""
 
 
-def read_equations(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> dict[str, Equation | None]:
+def read_equations(
+    leaf: Leaf, gradients: Arrays, mixtures: Arrays, likely: Mapping[str, Equation | None] = MappingProxyType({})
+) -> dict[str, Equation | None]:
     """Return the equation of each stored array and of the update; None for an equation that could not be read.
 
     Args:
       leaf: the arrays.
       gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay.
       mixtures: further terms, such as Lion's mixture of the gradient and the first moment.
+      likely: equations whose terms are tried first, those of the reference.
     """
-    equations: dict[str, Equation | None] = {}
+
+    def read(name: str, attempts: Callable[[], Iterator[Terms]]) -> Equation | None:
+        known = likely.get(name)
+        same = (some for some in attempts() if some.same_as(known.terms)) if known is not None else iter(())
+        return _first_exact(itertools.chain(same, attempts()))
+
+    def of_array(name: str) -> Iterator[Terms]:
+        return itertools.chain.from_iterable(
+            _attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in gradients.items()
+        )
+
     with np.errstate(all="ignore"):
-        for name in leaf.after:
-            attempts = (_attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in gradients.items())
-            equations[name] = _first_exact(itertools.chain.from_iterable(attempts))
-        read = {word for equation in equations.values() if equation for word in equation.coefficients}
-        used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & read}
+        equations = {name: read(name, functools.partial(of_array, name)) for name in leaf.after}
+        words = {word for equation in equations.values() if equation for word in equation.coefficients}
+        used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
         passes = [{"g": leaf.grads}, *([used] if len(used) > 1 else [])]
-        updates = (_attempts_for_update(leaf, some, mixtures) for some in passes)
-        equations[UPDATE] = _first_exact(itertools.chain.from_iterable(updates))
-    return equations
+        return equations | {UPDATE: read(UPDATE, lambda: _attempts_for_updates(leaf, passes, mixtures))}
+
+
+def _attempts_for_updates(leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays) -> Iterator[Terms]:
+    return itertools.chain.from_iterable(_attempts_for_update(leaf, gradients, mixtures) for gradients in passes)
 
 
 def _attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays) -> Iterator[Terms]:
@@ -94,8 +110,8 @@ def _attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Array
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
         rare |= {f"{other}²": new**2 for other, new in others.items()}
     for other, new in others.items():
-        rare |= {f"({text} - {other})²": (g - new) ** 2, f"{text} {other}": g * new}
-        rare |= {f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
+        rare |= {f"({text} - {other})²": (g - new) ** 2, f"({text} + {other})²": (g + new) ** 2}
+        rare |= {f"{text} {other}": g * new, f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
     for chosen in _subsets(own):
         yield Terms(y, chosen)
     for chosen in _subsets({**own, **others}, rare):
@@ -137,7 +153,7 @@ def initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
             )
             if later is None:
                 continue
-            constants = {term: float(np.nanmedian(column)) for term, column in later.coefficients.items()}
+            constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in later.coefficients.items()}
             if constants.get(name):
                 inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)
                 values = (leaf.after[name][0] - inputs) / constants[name]
@@ -233,16 +249,15 @@ def holds(equation: Equation, coefficients: Arrays) -> bool:
         return all(_close(own[term], coefficients[term]) for term in own)
     steps = min(len(terms.y), *(len(column) for column in coefficients.values()))
     y, (d, rounding) = terms.y[:steps], (np.broadcast_to(a, terms.y.shape)[:steps] for a in (terms.d, terms.rounding))
-    values = {
-        term: np.where(np.isnan(c[:steps]), np.nan_to_num(own[term][:steps]), c[:steps])
-        for term, c in coefficients.items()
-    }
-    parts = np.stack([values[term][:, None] * terms.terms[term][:steps] for term in own], axis=-1)
-    eps = sum(np.abs(values[term]) for term in own if EPS in term) + np.zeros(steps)
+    ours, theirs = (np.stack([some[term][:steps] for term in own]) for some in (own, coefficients))
+    undetermined = np.isinf(theirs).any(0) | (np.isinf(ours).any(0) & ~np.isfinite(theirs).all(0))
+    values = np.nan_to_num(np.where(np.isnan(theirs), ours, theirs), posinf=0.0)
+    parts = values[..., None] * np.stack([terms.terms[term][:steps] for term in own])
+    eps = np.abs(values[[EPS in term for term in own]]).sum(0)
     bound = rounding * (1 + eps[:, None] / np.where(d > 0, d, np.inf))
-    known = np.all([np.isfinite(own[term][:steps]) & np.isfinite(coefficients[term][:steps]) for term in own], axis=0)
-    exact = np.abs(parts.sum(-1) - y) <= LOOSE * np.maximum(np.abs(parts).sum(-1), np.abs(y)) + 4 * bound
-    return bool((exact.all(1) | ~known).all())
+    with np.errstate(invalid="ignore"):
+        exact = np.abs(parts.sum(0) - y) <= LOOSE * np.maximum(np.abs(parts).sum(0), np.abs(y)) + 4 * bound
+    return bool((exact.all(1) | undetermined).all())
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -292,11 +307,12 @@ def _least_squares(
         bound, used = rounding * (1 + eps / np.where(d > 0, d, np.inf)), np.ones_like(y)
     error = np.abs((terms * solution[:, None, :]).sum(-1) - y)
     exact = (error <= EXACT * np.maximum(size, np.abs(y)) + bound).all()
-    # a term may be 0 or proportional to another one, as the first moment and the gradient at the first step
+    # a term may be proportional to another one, as the first moment and the gradient at the first step, or unseen
     spread = np.linalg.svd(rows / norms[:, None], compute_uv=False) if len(norms) else np.ones((0, 1))
     unseen = (np.abs(terms * solution[:, None, :]) <= UNSEEN * size[..., None]).all(1)
-    unknown = unseen | ((spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1))[:, None]
-    return np.where(unknown, np.nan, solution) if exact else None
+    singular = (spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1)
+    solution = np.where(singular[:, None], np.inf, np.where(unseen, np.nan, solution))
+    return solution if exact else None
 
 
 def _solve_limit(attempt: Terms) -> np.ndarray | None:
