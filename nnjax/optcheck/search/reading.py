@@ -82,7 +82,7 @@ def read_difference(
     if not is_moments(reference.rule) or is_by_tree(reference.rule):
         return ()
     lines = _lines_of_leaf(adapter, reference, scripts, leaves[0], deadline)
-    others = [_lines_of_leaf(adapter, reference, scripts[:1], leaf, deadline) for leaf in leaves[1:]]
+    others = [_lines_of_leaf(adapter, reference, scripts[-1:], leaf, deadline) for leaf in leaves[1:]]
     for leaf, other in zip(leaves[1:], others, strict=True):
         lines += tuple(line._replace(name=f"in {leaf}: {line.name}") for line in other if line not in lines)
     return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
