@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from nnjax import optcheck
 from nnjax.optcheck.calling.factories import build
+from nnjax.optcheck.reading.coefficients import factor_of
+from nnjax.optcheck.reading.difference import read_difference
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
-from nnjax.optcheck.search.coefficients import factor_of
-from nnjax.optcheck.search.reading import read_difference
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import gradient_script, second_script
 

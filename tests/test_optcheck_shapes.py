@@ -67,6 +67,18 @@ class OfDicts:
             self.model.params[name] = self.model.params[name] - self.lr * self.b[name]
 
 
+class OfLists:
+    def __init__(self, model, lr):
+        self.model, self.lr, self.b = model, lr, []
+
+    def step(self):
+        params, grads = self.model.params, self.model.grads
+        self.b = self.b or [np.zeros_like(p) for p in params]
+        for i in range(len(params)):
+            self.b[i] = 0.9 * self.b[i] + grads[i]
+            params[i] -= self.lr * self.b[i]
+
+
 class OfLayers:
     def __init__(self, model, lr):
         self.model, self.lr, self.b = model, lr, {}
@@ -102,6 +114,7 @@ ACCEPTED = {  # optimizer, how it is called
     "id": (KeyedById(), "KeyedById.step(params, grads), on a list"),
     "parameters": (with_rate(OfParameters), "OfParameters(params) on a list of objects with .data and .grad"),
     "dicts": (with_rate(OfDicts), "OfDicts(params) on a model with the dicts params and grads, then .step"),
+    "lists": (with_rate(OfLists), "OfLists(params) on a model with the lists params and grads, then .step"),
     "layers": (with_rate(OfLayers), "OfLayers(params) on a model whose layers have W, b, dW, db, then .step"),
     "receives": (receives, "receives(x0), on one array, all leaves concatenated; it yields parameters, and receives"),
     "yields": (yields, "yields(grad, x0), on one array, all leaves concatenated; it runs the loop"),

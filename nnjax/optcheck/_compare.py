@@ -15,6 +15,7 @@ from nnjax.optcheck.calling.factories import build, build_with_schedule, optimiz
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError
 from nnjax.optcheck.contract.contract_checks import contract_violations, structure_violations
 from nnjax.optcheck.contract.violations import Violation, make_violation
+from nnjax.optcheck.reading.difference import Line, read_difference
 from nnjax.optcheck.report.fixes import fixes
 from nnjax.optcheck.report.report import Report
 from nnjax.optcheck.rules.families import equations, is_by_leaf
@@ -25,7 +26,6 @@ from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.by_dimensions import identify_optimizer
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
-from nnjax.optcheck.search.reading import Line, read_difference
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gradient_script, second_script
 from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise

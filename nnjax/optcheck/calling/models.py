@@ -1,4 +1,4 @@
-"""Layouts of models: objects that hold parameters and gradients in dicts, or in layers."""
+"""Layouts of models: objects that hold parameters and gradients in dicts, in lists or in layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from nnjax.optcheck.calling.layer_objects import ATTRIBUTES, Layer
 from nnjax.optcheck.calling.layouts import Layout, from_pairs, layer_pairs
 from nnjax.types import PyTree
 
-DICTS = (("params", "grads"), ("parameters", "gradients"), ("weights", "gradients"))  # attributes of models
+NAMES = (("params", "grads"), ("parameters", "gradients"), ("weights", "gradients"))  # attributes of models
 
 
 class Model:
@@ -27,38 +27,47 @@ class LayeredModel(list[Any]):
         return self
 
 
-def _named(tree: PyTree) -> dict[str, np.ndarray]:
+def _named(tree: PyTree) -> dict[Any, np.ndarray]:
     return {checks.path_name(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _model(params: str, grads: str) -> Layout:
-    """Return the layout of a model with two dicts."""
+def _listed(tree: PyTree) -> list[np.ndarray]:
+    return [np.array(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _model(params: str, grads: str, collect: Callable[[PyTree], Any]) -> Layout:
+    """Return the layout of a model with two dicts or lists, which `collect` makes from a tree."""
+
+    def keys(values: Any) -> Any:
+        return list(values) if isinstance(values, dict) else range(len(values))
 
     def pack(tree: PyTree) -> Any:
         model = Model()
-        setattr(model, params, _named(tree))
-        setattr(model, grads, _named(jax.tree.map(np.zeros_like, tree)))
+        setattr(model, params, collect(tree))
+        setattr(model, grads, collect(jax.tree.map(np.zeros_like, tree)))
         return model
 
     def unpack(model: Any, like: PyTree) -> PyTree:
         values = getattr(model, params)
-        return jax.tree.unflatten(jax.tree.structure(like), [np.array(values[name]) for name in _named(like)])
+        return jax.tree.unflatten(jax.tree.structure(like), [np.array(values[key]) for key in keys(collect(like))])
 
     def attach(model: Any, new: PyTree, new_grads: PyTree) -> None:
         for attribute, tree in ((params, new), (grads, new_grads)):
-            for name, value in _named(tree).items():
-                _write(getattr(model, attribute), name, value)
+            values = collect(tree)
+            for key in keys(values):
+                _write(getattr(model, attribute), key, values[key])
 
-    return Layout(f"a model with the dicts {params} and {grads}", pack, unpack, _named, attach, eager=True)
+    kind = "dicts" if collect is _named else "lists"
+    return Layout(f"a model with the {kind} {params} and {grads}", pack, unpack, collect, attach, eager=True)
 
 
-def _write(values: dict[str, Any], name: str, new: np.ndarray) -> None:
-    """Write an array into a dict, in place because the optimizer may store its state under `id(array)`."""
-    old = values.get(name)
+def _write(values: Any, key: Any, new: np.ndarray) -> None:
+    """Write an array into a dict or list, in place because the optimizer may store its state under `id(array)`."""
+    old = values.get(key) if isinstance(values, dict) else values[key]
     if isinstance(old, np.ndarray) and old.shape == new.shape:
         np.copyto(old, new)
     else:
-        values[name] = new
+        values[key] = new
 
 
 def _layered(attributes: tuple[str, str, str, str]) -> Layout:
@@ -83,4 +92,7 @@ def _layered(attributes: tuple[str, str, str, str]) -> Layout:
     return Layout(f"a model whose layers have {', '.join(attributes)}", pack, unpack, gradients, write, eager=True)
 
 
-MODELS = (*(_model(*names) for names in DICTS), *(_layered(attributes) for attributes in ATTRIBUTES))
+MODELS = (
+    *(_model(*names, collect) for collect in (_named, _listed) for names in NAMES),
+    *(_layered(attributes) for attributes in ATTRIBUTES),
+)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.reading.difference import Line
 from nnjax.optcheck.rules.families import RULE, all_choices, edits_between, hyper_names, sentence
 from nnjax.optcheck.rules.update_rule import STARTS, Formula
-from nnjax.optcheck.search.reading import Line
 
 HYPER_NAMES = {
     "learning_rate": "learning rate",

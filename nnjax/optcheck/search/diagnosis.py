@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.reading.difference import Line
 from nnjax.optcheck.rules.families import hyper_names, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
@@ -20,7 +21,6 @@ from nnjax.optcheck.search.causes import (
     causes_of_lines,
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
-from nnjax.optcheck.search.reading import Line
 from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
 from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs

@@ -1,0 +1,250 @@
+"""Describe how two optimizers differ by the equations of what they store."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.reading.coefficients import SAME, factor_of
+from nnjax.optcheck.reading.equation_text import UNKNOWN, close, equation_text, multiple_text, parts_of
+from nnjax.optcheck.reading.leaves import (
+    MORE_SYMBOLS,
+    SYMBOLS,
+    candidate_leaf,
+    gradients_of,
+    mixtures_of,
+    names_by_likeness,
+    reference_leaf,
+    renamed_leaf,
+)
+from nnjax.optcheck.reading.linear_equations import Equation, same_equation
+from nnjax.optcheck.reading.read_equations import UPDATE, Equations, read_equations, settled, with_initial_values
+from nnjax.optcheck.reading.stored_arrays import stored_arrays
+from nnjax.optcheck.reading.terms import EPS, OVER, Leaf, names_in
+from nnjax.optcheck.rules.families import hyper_names, is_by_tree, is_moments
+from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.trace.deadline import Deadline
+from nnjax.optcheck.trace.gradient_script import GradientScript
+from nnjax.optcheck.trace.traces import trace
+
+MOST_ARRAYS = 4  # with more arrays, too many sets of terms would be tried
+CLIPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # bounds of gradients to try
+DECAYS = (1e-4, 5e-4, 1e-3, 0.01, 0.1, -0.01, -1e-4)  # weight decays to try
+NONE = "nothing"
+
+
+class Line(NamedTuple):
+    """One equation of the candidate beside that of the reference."""
+
+    name: str
+    candidate: str  # the right side; UNKNOWN if it could not be read, NONE if the candidate stores no such array
+    reference: str
+    differs: bool
+    remark: str = ""  # the difference in words, if it is simple
+
+    @property
+    def known(self) -> bool:
+        """Return True if both sides were read."""
+        return UNKNOWN not in (self.candidate, self.reference)
+
+
+def read_difference(
+    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaves: Sequence[str], deadline: Deadline
+) -> tuple[Line, ...]:
+    """Read the equations of an optimizer from what it stores, and compare them with those of a formula.
+
+    Args:
+      adapter: the optimizer.
+      reference: the formula of the reference.
+      scripts: scripts on which the equations must be the same, the longest one last.
+      leaves: the leaves whose arrays are read, without the half of the script, such as "norm/scale".
+      deadline: the time limit, checked before every step.
+
+    Returns:
+      One line for each equation of the first leaf, and those of other leaves that are different; () if no equation was
+      read, if none differs, if the equations on two scripts disagree, or if the reference cannot be read.
+
+    Raises:
+      TimeLimitError: at the deadline.
+      Exception: any exception of the optimizer.
+    """
+    if not is_moments(reference.rule) or is_by_tree(reference.rule):
+        return ()
+    lines = _lines_of_leaf(adapter, reference, scripts, leaves[0], deadline)
+    others = [_lines_of_leaf(adapter, reference, scripts[-1:], leaf, deadline) for leaf in leaves[1:]]
+    for leaf, other in zip(leaves[1:], others, strict=True):
+        lines += tuple(line._replace(name=f"in {leaf}: {line.name}") for line in other if line not in lines)
+    return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
+
+
+def _lines_of_leaf(
+    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaf: str, deadline: Deadline
+) -> tuple[Line, ...]:
+    """Return the lines of one leaf, or () if the equations on two scripts disagree."""
+    betas = tuple(float(getattr(reference.hyper, name)) for name in ("b1", "b2") if name in hyper_names(reference.rule))
+    *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
+    names = [name for name, equation in last.ours.items() if equation is not None]
+    if not all(same_equation(other.ours.get(name), last.ours[name]) for other in others for name in names):
+        return ()
+    return _lines(last, betas)
+
+
+class _Reading(NamedTuple):
+    """The equations of both optimizers on a script, and the initial values of their arrays."""
+
+    ours: Equations
+    theirs: Equations
+    our_starts: dict[str, np.ndarray]
+    their_starts: dict[str, np.ndarray]
+
+
+def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: str, deadline: Deadline) -> _Reading:
+    """Return what is read on a script."""
+    elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
+    stored = stored_arrays(adapter, script, elements, deadline)
+    result = trace(adapter, script, "float64", deadline)
+    ours = candidate_leaf(result.params[:, elements], result.updates[:, elements], elements, stored, script)
+    theirs = reference_leaf(reference, elements, ours.params, script)
+    ours = with_initial_values(ours, gradients_of(reference, ours, (), ()))
+    if len(ours.after) > MOST_ARRAYS:
+        return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
+
+    def equations_of(leaf: Leaf) -> Equations:
+        return read_equations(
+            leaf, gradients_of(reference, leaf, CLIPS, DECAYS), mixtures_of(reference, leaf), likely=expected
+        )
+
+    expected = read_equations(theirs, gradients_of(reference, theirs, (), ()), mixtures_of(reference, theirs))
+    ours = renamed_leaf(ours, names_by_likeness(ours, theirs))
+    read = equations_of(ours)
+    names = min(_permutations(ours), key=lambda names: _difference_count(_with_names(read, names), expected))
+    if any(names[name] != name for name in names):
+        ours = renamed_leaf(ours, names)
+        read = equations_of(ours)
+    for name, factor in _scales(read, expected).items():  # such as a velocity that contains the learning rate
+        scaled = ours._replace(
+            before=ours.before | {name: ours.before[name] / factor},
+            after=ours.after | {name: ours.after[name] / factor},
+        )
+        other = equations_of(scaled)
+        inside = np.isclose(abs(factor), float(reference.hyper.learning_rate), rtol=SAME)
+        if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
+            ours, read = scaled, other
+    starts = [{name: values[0] for name, values in some.before.items()} for some in (ours, theirs)]
+    return _Reading(settled(read, expected), expected, *starts)
+
+
+def _permutations(leaf: Leaf) -> Iterator[dict[str, str]]:
+    """Yield all ways to exchange the names of the arrays, first the present one."""
+    for names in itertools.permutations(leaf.after):
+        yield dict(zip(leaf.after, names, strict=True))
+
+
+def _with_names(equations: Equations, names: dict[str, str]) -> Equations:
+    """Return equations in which arrays have other names."""
+
+    def renamed(text: str) -> str:
+        return re.sub(
+            r"[^\W\d_](_max)?(?![\w])|[^\W\d_](_max)?(?=_old)", lambda word: names.get(word[0], word[0]), text
+        )
+
+    result: dict[str, Equation | None] = {}
+    for name, equation in equations.items():
+        if equation is not None:
+            arrays = {renamed(term): values for term, values in equation.terms.values.items()}
+            terms = equation.terms._replace(values=arrays, denominator=renamed(equation.terms.denominator))
+            equation = Equation(terms, {renamed(term): c for term, c in equation.coefficients.items()})  # noqa: PLW2901
+        result[names.get(name, name)] = equation
+    return result
+
+
+def _uses_alike(read: Equations, expected: Equations, name: str) -> bool:
+    """Return True if the update has the same coefficients of an array as the reference's."""
+    a, b = parts_of(read[UPDATE]), parts_of(expected[UPDATE])
+    labels = [label for label in a.keys() | b.keys() if label.removesuffix(OVER) == name]
+    return bool(labels) and all(label in a and label in b and close(a[label], b[label]) for label in labels)
+
+
+def _scales(read: Equations, expected: Equations) -> dict[str, float]:
+    """Return the arrays whose terms are a constant multiple of those of the reference, with the factor."""
+    scales = {}
+    for name in read.keys() & expected.keys() - {UPDATE}:
+        ours, theirs = read[name], expected[name]
+        if ours is None or theirs is None or not ours.terms.same_as(theirs.terms) or ours.terms.form:
+            continue
+        inputs = [term for term in ours.coefficients if term != name and EPS not in term]
+        ratios = np.concatenate([ours.coefficients[term] / theirs.coefficients[term] for term in inputs])
+        ratios = ratios[np.isfinite(ratios)]
+        if ratios.size and np.ptp(ratios) <= SAME * np.abs(ratios).max() and abs(ratios[0] - 1) > SAME:
+            scales[name] = float(np.median(ratios))
+    return scales
+
+
+def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
+    """Return the lines of all arrays on which the updates depend, and of initial values that differ."""
+    read, expected, our_starts, their_starts = reading
+    ours, theirs = _needed(read), _needed(expected)
+    names = [*(name for name in (*SYMBOLS.values(), *MORE_SYMBOLS) if name in ours | theirs), UPDATE]
+    betas = tuple(dict.fromkeys((*betas, *_decay_rates(read))))
+    lines = []
+    for name in names:
+        a, b = read.get(name), expected.get(name)
+        same = name in ours & theirs and same_equation(a, b)
+        reference = equation_text(name, b, betas) if name in theirs else NONE
+        texts = (reference if same else equation_text(name, a, betas) if name in ours else NONE, reference)
+        remark = multiple_text(a, b, betas) if name == UPDATE and not same and "[" in texts[0] else ""
+        lines.append(Line(name, *texts, not same, remark))
+        if name in (ours & theirs) - {UPDATE} and not np.array_equal(our_starts[name], their_starts[name]):
+            ours_text, theirs_text = (_start_text(values[name]) for values in (our_starts, their_starts))
+            lines.append(Line(f"{name}₀", ours_text, theirs_text, differs=True))
+    return tuple(lines)
+
+
+def _start_text(values: np.ndarray) -> str:
+    """Return an initial value as text."""
+    return f"{values[0]:.6g}" if np.ptp(values) == 0 else "values that differ by element"
+
+
+def _needed(equations: Equations) -> set[str]:
+    """Return the names of the equations on which the update depends; all if one of these could not be read."""
+    needed, new = {UPDATE}, {UPDATE}
+    while new:
+        read = [equation for name in new if (equation := equations[name])]
+        if len(read) < len(new):
+            return set(equations)
+        words = {
+            word
+            for equation in read
+            for text in (equation.terms.denominator, *equation.coefficients)
+            for word in names_in(text)
+        }
+        new = (words & equations.keys()) - needed
+        needed |= new
+    return needed
+
+
+def _decay_rates(equations: Equations) -> list[float]:
+    """Return the constant factors below 1 with which arrays are kept."""
+    rates = []
+    for name, equation in equations.items():
+        factor = factor_of(parts_of(equation).get(name, np.zeros(0)), ())
+        if 0 < factor.number < 1 and not factor.above and not factor.below:
+            rates.append(factor.number)
+    return rates
+
+
+def _difference_count(read: Equations, expected: Equations) -> int:
+    """Return the number of coefficients that differ."""
+    count = 0
+    for name in read.keys() | expected.keys():
+        ours, theirs = read.get(name), expected.get(name)
+        if not same_equation(ours, theirs):
+            a, b = parts_of(ours), parts_of(theirs)
+            count += sum(
+                label not in a or label not in b or not close(a[label], b[label]) for label in a.keys() | b.keys()
+            )
+            count += ours is None or theirs is None or not ours.terms.same_as(theirs.terms)
+    return count

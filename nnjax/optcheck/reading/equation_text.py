@@ -1,0 +1,106 @@
+"""Write equations with coefficients as text."""
+
+import numpy as np
+
+from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
+from nnjax.optcheck.reading.linear_equations import Equation
+from nnjax.optcheck.reading.read_equations import UPDATE
+from nnjax.optcheck.reading.terms import EPS, OVER
+
+SMALL = 1e-5  # largest relative difference of coefficients that count as equal; rounding affects small ones
+UNKNOWN = "?"
+
+
+def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]) -> str:
+    """Return the right side of an equation."""
+    if equation is None:
+        return UNKNOWN
+    factors = {label: factor_of(column, betas) for label, column in parts_of(equation).items()}
+    factors = {"" if label == "1" else label: factor for label, factor in factors.items()}
+    old = f"{UPDATE} " if name == UPDATE else ""
+    form, denominator = equation.terms.form, equation.terms.denominator
+    if form in ("max", "min"):
+        return f"{form}({', '.join(product(factor, label) for label, factor in factors.items())})"
+    eps = factors.pop(EPS, None)
+    below = denominator if eps is None else f"({denominator} + {eps})"
+    if form:
+        root = _root(equation, betas) + (f" / √{below}" if denominator else "")
+        return total([old.strip(), ("-" if form.startswith("-") else "") + root]) if old else root
+    over = {label: factor for label, factor in factors.items() if label.endswith(OVER)}
+    beside = [product(factor, label) for label, factor in factors.items() if label not in over]
+    fraction = [f"{_numerator(over)} / {below}"] if over else []
+    return total([old.strip(), *fraction, *beside] if old else [*beside, *fraction])
+
+
+def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:
+    """Return the coefficients (steps,) of the terms and of ε, after (D + ε) is cancelled in terms beside the fraction.
+
+    If y (D + ε) = a m + w D θ + c θ, then y = (a m + (c - w ε) θ) / (D + ε) + w θ.
+    """
+    if equation is None:
+        return {}
+    columns = dict(equation.coefficients)
+    eps = -columns.pop(EPS) if EPS in columns else None
+    for label in [label for label in columns if label.endswith(f" {EPS}")]:
+        term = label.removesuffix(f" {EPS}")
+        rest = columns.pop(label)
+        with_eps = columns.get(term, 0.0 * rest) * (0.0 if eps is None else eps)
+        if not close(rest, with_eps):
+            columns[term + OVER] = rest - with_eps
+    columns |= {} if eps is None else {EPS: eps}
+    return {label: column for label, column in columns.items() if np.nan_to_num(column).any()}
+
+
+def _numerator(over: dict[str, Factor]) -> str:
+    """Return the text of a sum of terms, with a common factor or sign before the bracket."""
+    names, factors = [label.removesuffix(OVER) for label in over], list(over.values())
+    if len(over) == 1:
+        return product(factors[0], names[0])
+    if len(set(factors)) == 1:
+        return product(factors[0], f"({total(names)})")
+    sign = -1.0 if factors[0].number < 0 else 1.0
+    parts = [
+        product(factor._replace(number=sign * factor.number), name) for factor, name in zip(factors, names, strict=True)
+    ]
+    return f"{'-' if sign < 0 else ''}({total(parts)})"
+
+
+def _root(equation: Equation, betas: tuple[float, ...]) -> str:
+    """Return the root of a sum of squares, such as "√(v + g²)", or "g √(s + 1e-06)" for g² s + 1e-06 g²."""
+    squares = parts_of(equation)
+    squares.pop(EPS, None)
+    first, *others = squares
+    term = first.removesuffix("²")
+    with np.errstate(invalid="ignore"):
+        if not others and first.endswith("²"):
+            return product(factor_of(np.sqrt(squares[first]), betas), term)
+        if len(others) == 1 and others[0].startswith(f"{first} "):
+            added = factor_of(squares[first] / squares[others[0]], betas)
+            return f"{product(factor_of(np.sqrt(squares[others[0]]), betas), term)} √({others[0].split()[1]} + {added})"
+    return f"√({total([product(factor_of(column, betas), label) for label, column in squares.items()])})"
+
+
+def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:
+    """Describe terms of the update that are a multiple of those of the reference at each step; "" if there are none."""
+    a, b = parts_of(ours), parts_of(theirs)
+    common = [label for label in a if label in b and label != EPS and not close(a[label], b[label])]
+    if (
+        ours is None
+        or theirs is None
+        or ours.terms.denominator != theirs.terms.denominator
+        or ours.terms.form
+        or not common
+    ):
+        return ""
+    ratios = [a[label] / b[label] for label in common]
+    if not all(close(ratio, ratios[0]) for ratio in ratios):
+        return ""
+    names = ", ".join(label.removesuffix(OVER) for label in common)
+    whole = "the update" if a.keys() == b.keys() and len(common) + (EPS in a) == len(a) else f"its term in {names}"
+    return f"{whole} is {factor_of(ratios[0], betas)} times that of the reference"
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return True if coefficients are equal up to rounding, at the steps at which both are known."""
+    known = np.isfinite(a) & np.isfinite(b)
+    return bool((np.abs(a - b)[known] <= SMALL * np.abs(b)[known]).all())

@@ -1,0 +1,113 @@
+"""Collect the arrays of a leaf for both optimizers, and name the candidate's arrays like those of the reference."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnjax.optcheck.reading.coefficients import Factor, product, total
+from nnjax.optcheck.reading.terms import Arrays, Leaf
+from nnjax.optcheck.rules.rule_updates import steps
+from nnjax.optcheck.rules.update_rule import LION, Formula
+from nnjax.optcheck.trace.gradient_script import GradientScript, rule_inputs
+
+SYMBOLS = {"m": "m", "v": "v", "velocity": "b", "v_max": "v_max", "g_mean": "ḡ", "step_square": "s"}  # fields of State
+MORE_SYMBOLS = ("x", "y", "z", "w")
+COMPRESS = 0.05  # exponent that makes numbers of all magnitudes comparable
+ALIKE = 0.8  # smallest correlation of compressed arrays that have the same role
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
+
+
+def candidate_leaf(
+    params: np.ndarray, updates: np.ndarray, elements: np.ndarray, stored: list[np.ndarray], script: GradientScript
+) -> Leaf:
+    """Return the leaf without arrays that are the new parameters."""
+    size = np.abs(params) + np.abs(updates)
+    with np.errstate(invalid="ignore"):
+        stored = [array for array in stored if not (np.abs(array[1:] - params - updates) <= 1e-9 * size).all()]
+    names = [f"array {i}" for i in range(len(stored))]
+    before, after = (
+        {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))
+    )
+    return Leaf(rule_inputs(script).grads[:, elements], params, updates, ROUNDING * size, before, after)
+
+
+def reference_leaf(reference: Formula, elements: np.ndarray, params: np.ndarray, script: GradientScript) -> Leaf:
+    """Return the leaf with the updates and states of a formula."""
+    inputs = rule_inputs(script)
+    inputs = inputs._replace(
+        grads=inputs.grads[:, elements], params=params, leaf=inputs.leaf[elements], row=inputs.row[elements]
+    )
+    with np.errstate(all="ignore"):
+        rows = list(steps(reference, inputs))
+    updates = np.stack([update for update, _ in rows])
+    hyper = reference.hyper
+    starts = {"m": hyper.first_start, "v": hyper.second_start, "velocity": hyper.velocity_start}
+    before, after = {}, {}
+    for field, symbol in SYMBOLS.items():
+        values = np.stack([np.broadcast_to(getattr(state, field), updates[0].shape) for _, state in rows])
+        start = np.full((1, len(elements)), float(starts.get(field, 0.0)))
+        if (values != start).any() and (field != "m" or reference.rule.first != "none"):
+            before[symbol], after[symbol] = np.concatenate([start, values[:-1]]), values
+    return Leaf(inputs.grads, params, updates, ROUNDING * np.abs(updates), before, after)
+
+
+def gradients_of(reference: Formula, leaf: Leaf, clips: Sequence[float], decays: Sequence[float]) -> Arrays:
+    """Return the gradient, and what may be used in its place: the gradient after weight decay or clipping."""
+    g, rule, hyper = leaf.grads, reference.rule, reference.hyper
+    decays = [float(hyper.weight_decay), *decays] if rule.decay != "none" else decays
+    clips = [float(hyper.clip), *clips] if rule.clip == "value" else clips
+    gradients = {"g": g}
+    gradients |= {total(["(g", product(Factor(w), "θ") + ")"]): g + w * leaf.params for w in decays}
+    return gradients | {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+
+
+def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
+    """Return terms of single rules: Adamax's |g| + ε, and mixtures of which Lion or a wrong Lion takes the sign."""
+    if reference.rule.second.startswith("largest"):
+        return {
+            f"(|g| + {eps:g})": np.abs(leaf.grads) + eps for eps in dict.fromkeys((float(reference.hyper.eps), 1e-8))
+        }
+    if reference.rule.first not in LION or "m" not in leaf.before:
+        return {}
+    b1, b2 = float(reference.hyper.b1), float(reference.hyper.b2)
+    weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1)]
+    return {
+        f"({a:.3g} {name} + {b:.3g} g)": a * values + b * leaf.grads
+        for name, values in (("m_old", leaf.before["m"]), ("m", leaf.after["m"]))
+        for a, b in weights
+    }
+
+
+def names_by_likeness(ours: Leaf, theirs: Leaf) -> dict[str, str]:
+    """Return names for the candidate's arrays: those of the most similar arrays of the reference, or other symbols."""
+    pairs = sorted(
+        ((_likeness(a, b), name, symbol) for name, a in ours.after.items() for symbol, b in theirs.after.items()),
+        reverse=True,
+    )
+    names: dict[str, str] = {}
+    for likeness, name, symbol in pairs:
+        if name not in names and symbol not in names.values() and likeness > ALIKE:
+            names[name] = symbol
+    missing = [symbol for symbol in theirs.after if symbol not in names.values()]
+    others = [name for name in ours.after if name not in names]
+    if len(missing) == len(others) == 1:
+        names[others[0]] = missing[0]
+    return names | dict(zip([name for name in others if name not in names], MORE_SYMBOLS, strict=False))
+
+
+def renamed_leaf(leaf: Leaf, names: dict[str, str]) -> Leaf:
+    """Return the leaf with other names; arrays of the reference come first, so their terms are tried first."""
+    back = {symbol: name for name, symbol in names.items()}
+    order = [symbol for symbol in (*SYMBOLS.values(), *MORE_SYMBOLS) if symbol in back]
+    return leaf._replace(
+        before={symbol: leaf.before[back[symbol]] for symbol in order},
+        after={symbol: leaf.after[back[symbol]] for symbol in order},
+    )
+
+
+def _likeness(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the correlation of two arrays after compressing their magnitudes."""
+    x, y = (np.sign(array) * np.abs(array) ** COMPRESS for array in (a, b))
+    if not (np.isfinite(x).all() and np.ptp(x) > 0 and np.ptp(y) > 0):
+        return 0.0
+    return abs(float(np.corrcoef(x.ravel(), y.ravel())[0, 1]))

@@ -1,0 +1,111 @@
+"""Read the equations of a leaf from the arrays that an optimizer stores for it, without a list of known rules.
+
+An equation states that a stored array or the update, times a denominator D, is a sum of terms with one coefficient each
+per step. Sets of terms are tried, smallest first, until one reproduces all elements. With D = √v and the update u as a
+term, u √v = a m - ε u is the step a m / (√v + ε).
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, first_exact, holds
+from nnjax.optcheck.reading.terms import (
+    EPS,
+    Arrays,
+    Leaf,
+    Terms,
+    attempts_for_array,
+    attempts_for_update,
+    own_terms,
+    subsets,
+)
+
+UPDATE = "θ"  # the name of the equation of the update
+Equations = Mapping[str, Equation | None]
+
+
+def read_equations(
+    leaf: Leaf, gradients: Arrays, mixtures: Arrays, likely: Mapping[str, Equation | None] = MappingProxyType({})
+) -> dict[str, Equation | None]:
+    """Return the equation of each stored array and of the update; None for an equation that could not be read.
+
+    Args:
+      leaf: the arrays.
+      gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay.
+      mixtures: further terms, such as Lion's mixture of the gradient and the first moment.
+      likely: equations whose terms are tried first, those of the reference.
+    """
+
+    def read(name: str, attempts: Callable[[], Iterator[Terms]]) -> Equation | None:
+        known = likely.get(name)
+        same = (some for some in attempts() if some.same_as(known.terms)) if known is not None else iter(())
+        return first_exact(itertools.chain(same, attempts()))
+
+    def of_array(name: str) -> Iterator[Terms]:
+        return itertools.chain.from_iterable(
+            attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in gradients.items()
+        )
+
+    with np.errstate(all="ignore"):
+        equations = {name: read(name, functools.partial(of_array, name)) for name in leaf.after}
+        words = {word for equation in equations.values() if equation for word in equation.coefficients}
+        used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
+        passes = [{"g": leaf.grads}, *([used] if len(used) > 1 else [])]
+        return equations | {UPDATE: read(UPDATE, lambda: attempts_for_update(leaf, passes, mixtures))}
+
+
+def settled(read: Equations, expected: Equations) -> Equations:
+    """Replace coefficients by likely values if the equations still hold; rounding changes those of small terms."""
+    settled = dict(read)
+    for name, equation in read.items():
+        if equation is not None and equation.terms.form not in ("max", "min"):
+            for term in equation.terms.values:
+                known = expected.get(name)
+                equation = _with_likely(equation, term, None if known is None else known.coefficients.get(term))  # noqa: PLW2901
+            settled[name] = equation
+    return settled
+
+
+def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) -> Equation:
+    """Replace the coefficient of a term by that of the reference, by 0 for ε, or by a constant, if one holds."""
+    column = equation.coefficients[term]
+    known = column[np.isfinite(column)]
+    values = [] if reference is None else [np.where(np.isnan(reference), column[: len(reference)], reference)]
+    values += [np.zeros_like(column)] if term == EPS else []
+    values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
+    attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
+    return next((some for some in attempts if holds(equation, some.coefficients)), equation)
+
+
+def with_initial_values(leaf: Leaf, gradients: Arrays) -> Leaf:
+    """Return the leaf with the initial values of arrays that the optimizer creates at the first step."""
+    before = dict(leaf.before)
+    for name, values in leaf.before.items():
+        start = 0.0 if values[0].any() else initial_value(name, leaf, gradients)
+        before[name] = np.concatenate([np.full((1, values.shape[1]), start), values[1:]]) if start else values
+    return leaf._replace(before=before)
+
+
+def initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
+    """Return the initial value that the equation of later steps implies for an array; 0 if it is not one number."""
+    for text, g in gradients.items():
+        terms = own_terms(name, leaf, text, g)
+        with np.errstate(all="ignore"):
+            later = first_exact(
+                Terms(leaf.after[name][1:], {term: values[1:] for term, values in chosen.items()})
+                for chosen in subsets(terms)
+                if name in chosen
+            )
+            if later is None:
+                continue
+            constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in later.coefficients.items()}
+            if constants.get(name):
+                inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)
+                values = (leaf.after[name][0] - inputs) / constants[name]
+                if np.ptp(values) <= LOOSE * np.abs(values).max():
+                    return float(f"{np.median(values):.6g}")
+    return 0.0
