@@ -175,6 +175,16 @@ def test_the_report_shows_what_could_be_read_if_the_cause_is_unknown():
     assert "those with ? could not be read" in str(report)
 
 
+def test_identify_prints_the_equations_of_an_unknown_rule():
+    text = optcheck.identify(Program(ADAM.replace("(1 - 0.9) * g", "0.1 * g + 0.01 * np.sign(g)")), max_fits=20)
+    assert text.startswith("unknown: none of the ")
+    assert text.splitlines()[1:] == [
+        "x ← 0.9 x + 0.1 g + 0.01 sign(g)",
+        "y ← 0.999 y + 0.001 g²",
+        ADAM_STEP.replace("θ -", "θ ← θ -").replace(" m /", " x /").replace("√v", "√y"),
+    ]
+
+
 @st.composite
 def coefficients(draw):
     """A formula in t and its values, with the factors that corrections and schedules have."""

@@ -179,7 +179,7 @@ def identify(
 
     Returns:
       The names and the equations as text. If no rule that was tried reproduces the updates, the text begins with
-      "unknown".
+      "unknown", and continues with the equations if they can be read from what the optimizer stores, as x, y, …
 
     Raises:
       NotAnOptimizerError, TimeLimitError, ValueError, RuntimeError, Exception: see `compare`.
@@ -196,9 +196,12 @@ def identify(
         adapter = _build_candidate(optimizer, hparams, kind, init, order)
         budget = Budget(max_fits)
         parts = identify_optimizer(adapter, budget, deadline)
+        lines = () if parts else _read(adapter, (), deadline, LIBRARY_RULES["torch.sgd"])
     if not parts:
         forms = sum(level.forms for level in budget.levels)
-        return f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
+        unknown = f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
+        read = lines != () and all(line.known for line in lines)
+        return "\n".join([unknown, *(f"{line.name} ← {line.candidate}" for line in lines if read)])
     return "\n".join(line for leaves, formula in parts for line in _identified(leaves, formula))
 
 
