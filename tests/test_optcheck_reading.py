@@ -116,6 +116,7 @@ MISTAKES = [  # program, old text, new text, the lines that differ
     (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b / (1 + 0.1 * (t - 1))", {"θ": "θ - 0.01 b / (1 + 0.1 (t - 1))"}),
     (ADAM, "p - 0.001", "p - 0.001 * min(1, t / 10)", {"θ": ADAM_STEP.replace("0.001", "0.001 min(1, 0.1 t)")}),
     (ADAM, "g**2\n", "g**2\nx = x + g\n", {}),
+    (ADAM, "g**2\n", "g**2\nx = m / (1 - 0.9**t)\n", {}),
     (ADAM, "g\nv", "(x + g)\nx = x + g\nv", {"m": "0.9 m + 0.1 x", "x": "x + g"}),
     (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b - 0.01 * b**2 / 100", {"θ": "?"}),
     (MOMENTUM, "0.9 * b + g", "0.81 * b + 1.9 * g", {"b": "0.81 b + 1.9 g"}),
@@ -126,6 +127,9 @@ MISTAKES = [  # program, old text, new text, the lines that differ
     (RMSPROP, "p - 0.01 * b", "p - 0.01 * (b + g)", {"θ": "θ - 0.01 b - 0.01 g"}),
     (ADADELTA, "0.1 * u**2", "0.1 * np.abs(u)", {"s": "0.9 s + 0.1 |u|"}),
     (ADADELTA, "s + 1e-6", "s + 1e-4", {"θ": "θ - g √(s_old + 0.0001) / √(v + 1e-06)"}),
+    (ADADELTA, "np.sqrt(v + 1e-6)", "(np.sqrt(v) + 1e-6)", {"θ": "θ - g √(s_old + 1e-06) / (√v + 1e-06)"}),
+    (ADADELTA, "np.sqrt(s + 1e-6)", "(np.sqrt(s) + 1e-6)", {"θ": "θ - g (√s_old + 1e-06) / √(v + 1e-06)"}),
+    (MOMENTUM, "b + g", "b + g + 0.01 * np.sign(p)", {"b": "0.9 b + g + 0.01 sign(θ)"}),
     (LION, "0.01 * g", "0.01 * np.sign(c)", {"m": "0.99 m + 0.01 sign((0.9 m_old + 0.1 g))"}),
     (LION, "0.1 * g\n", "g\n", {"θ": "θ - 0.001 sign((0.9 m_old + 1 g)) - 1e-06 θ"}),
     (AMSGRAD, "(w, v)", "(w, v / (1 - 0.999**t))", {"v_max": "max(v_max, v / (1 - 0.999ᵗ))"}),
@@ -223,6 +227,34 @@ def test_coefficients_without_a_formula_are_listed():
     assert str(factor_of(values, (0.9,))) == f"[{', '.join(f'{value:.4g}' for value in values[:5])}, …]"
     steps = np.where(np.arange(60) < 30, -0.1, -0.05)
     assert str(factor_of(steps, (0.9,))) == "-[0.1, 0.05 from t = 31]"
+
+
+def hips_adam(grad, x0, steps=100, rate=1e-3, b1=0.9, b2=0.999):
+    x, m, v = x0, np.zeros_like(x0), np.zeros_like(x0)
+    for i in range(steps):
+        g = grad(x, i)
+        m = b1 * m + (1 - b1) * g + 0.01 * np.sign(g)
+        v = b2 * v + (1 - b2) * g**2
+        m_hat, v_hat = m / (1 - b1 ** (i + 1)), v / (1 - b2 ** (i + 1))
+        x = x - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+    return x
+
+
+def sent_adam(x):
+    m, v, t = np.zeros_like(x), np.zeros_like(x), 0
+    while True:
+        g = yield x
+        t += 1
+        m = 0.9 * m + 0.1 * g + 0.01 * np.sign(g)
+        v = 0.999 * v + 0.001 * g**2
+        x = x - 1e-3 * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+
+@pytest.mark.parametrize("loop", [hips_adam, sent_adam])
+def test_the_variables_of_a_loop_are_read(loop):
+    adapter = build(loop, None, None, None, None)
+    lines = read_difference(adapter, reference_of(ADAM), SCRIPTS, ("norm/scale",), Deadline(None))
+    assert [(line.name, line.candidate) for line in lines if line.differs] == [("m", "0.9 m + 0.1 g + 0.01 sign(g)")]
 
 
 def test_an_initial_value_is_read():

@@ -1,7 +1,7 @@
 """Adapt functions that run the whole training loop, `adam(grad, x0, …)`, through their gradient callback."""
 
-import contextlib
 import inspect
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -68,8 +68,8 @@ def _loop_of(generator: Callable[..., Any]) -> Callable[..., Any]:
 def _adapter(
     loop: Callable[..., Any], name: str, layout: Layout, *, gradient_first: bool, sends: bool = False
 ) -> Adapter:
-    def points(start: PyTree, grads: list[PyTree]) -> PyTree:
-        """Return the parameters after steps with these gradients."""
+    def points(start: PyTree, grads: list[PyTree]) -> tuple[PyTree, list[dict[str, Any]]]:
+        """Return the parameters after steps with these gradients, and the variables of the loop."""
         x0 = layout.pack(jax.tree.map(np.array, start))
         latest, remaining = x0, iter(grads)
 
@@ -81,17 +81,20 @@ def _adapter(
                 raise _Stop
             return layout.pack_grads(grad)
 
-        with contextlib.suppress(_Stop):
+        variables: list[dict[str, Any]] = []
+        try:
             result = loop(gradient, x0) if gradient_first else loop(x0, gradient)
             for x in result if inspect.isgenerator(result) else [result]:
                 latest = x
-        return jax.tree.map(np.array, layout.unpack(latest, start))
+        except _Stop as stop:
+            variables = [dict(frame.f_locals) for frame, _ in traceback.walk_tb(stop.__traceback__)][1:-1]
+        return jax.tree.map(np.array, layout.unpack(latest, start)), variables
 
     def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
-        start, history, before = carry
+        start, history, before, _ = carry
         history = [*history, jax.tree.map(np.array, grads)]
-        after = points(start, history)
-        return difference(after, before), (start, history, after)
+        after, variables = points(start, history)
+        return difference(after, before), (start, history, after, variables)
 
     call = "(grad, x0)" if gradient_first else "(x0, grad)"
     how = "; it runs the loop, and its gradient function returns the scripted gradients"
@@ -101,7 +104,7 @@ def _adapter(
     return Adapter(
         name,
         "loop",
-        init=lambda params: (jax.tree.map(np.array, params), [], jax.tree.map(np.array, params)),
+        init=lambda params: (jax.tree.map(np.array, params), [], jax.tree.map(np.array, params), []),
         step=step,
         params_of=lambda carry: carry[2],
         eager=True,

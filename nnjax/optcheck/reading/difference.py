@@ -21,7 +21,14 @@ from nnjax.optcheck.reading.leaves import (
     renamed_leaf,
 )
 from nnjax.optcheck.reading.linear_equations import Equation, same_equation
-from nnjax.optcheck.reading.read_equations import UPDATE, Equations, read_equations, settled, with_initial_values
+from nnjax.optcheck.reading.read_equations import (
+    UPDATE,
+    Equations,
+    read_equations,
+    settled,
+    with_initial_values,
+    without_multiples,
+)
 from nnjax.optcheck.reading.stored_arrays import stored_arrays
 from nnjax.optcheck.reading.terms import EPS, OVER, Leaf, names_in
 from nnjax.optcheck.rules.families import hyper_names, is_by_tree, is_moments
@@ -108,7 +115,8 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
     result = trace(adapter, script, "float64", deadline)
     ours = candidate_leaf(result.params[:, elements], result.updates[:, elements], elements, stored, script)
     theirs = reference_leaf(reference, elements, ours.params, script)
-    ours = with_initial_values(ours, gradients_of(reference, ours, (), ()))
+    plain = gradients_of(reference, ours, (), ())
+    ours = with_initial_values(without_multiples(ours, plain), plain)
     if len(ours.after) > MOST_ARRAYS:
         return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
 

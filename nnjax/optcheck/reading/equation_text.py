@@ -5,7 +5,7 @@ import numpy as np
 from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
 from nnjax.optcheck.reading.linear_equations import Equation
 from nnjax.optcheck.reading.read_equations import UPDATE
-from nnjax.optcheck.reading.terms import EPS, OVER
+from nnjax.optcheck.reading.terms import EPS, OUTSIDE, OVER
 
 SMALL = 1e-5  # largest relative difference of coefficients that count as equal; rounding affects small ones
 UNKNOWN = "?"
@@ -24,7 +24,7 @@ def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]
     eps = factors.pop(EPS, None)
     below = denominator if eps is None else f"({denominator} + {eps})"
     if form:
-        root = _root(equation, betas) + (f" / √{below}" if denominator else "")
+        root = _root(equation, betas) + (f" / {_root_below(equation, betas)}" if denominator else "")
         return total([old.strip(), ("-" if form.startswith("-") else "") + root]) if old else root
     over = {label: factor for label, factor in factors.items() if label.endswith(OVER)}
     beside = [product(factor, label) for label, factor in factors.items() if label not in over]
@@ -41,6 +41,7 @@ def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:
         return {}
     columns = dict(equation.coefficients)
     eps = -columns.pop(EPS) if EPS in columns else None
+    columns.pop(OUTSIDE, None)
     for label in [label for label in columns if label.endswith(f" {EPS}")]:
         term = label.removesuffix(f" {EPS}")
         rest = columns.pop(label)
@@ -67,17 +68,29 @@ def _numerator(over: dict[str, Factor]) -> str:
 
 def _root(equation: Equation, betas: tuple[float, ...]) -> str:
     """Return the root of a sum of squares, such as "√(v + g²)", or "g √(s + 1e-06)" for g² s + 1e-06 g²."""
-    squares = parts_of(equation)
-    squares.pop(EPS, None)
+    squares = {label: column for label, column in parts_of(equation).items() if EPS not in label}
     first, *others = squares
     term = first.removesuffix("²")
     with np.errstate(invalid="ignore"):
         if not others and first.endswith("²"):
             return product(factor_of(np.sqrt(squares[first]), betas), term)
-        if len(others) == 1 and others[0].startswith(f"{first} "):
-            added = factor_of(squares[first] / squares[others[0]], betas)
-            return f"{product(factor_of(np.sqrt(squares[others[0]]), betas), term)} √({others[0].split()[1]} + {added})"
+        if others and all(label.startswith(f"{first} ") for label in others):
+            array = others[0].split()[1]
+            size = np.sqrt(squares[others[0]])
+            if len(others) == 1:
+                added = factor_of(squares[first] / squares[others[0]], betas)
+                return f"{product(factor_of(size, betas), term)} √({array} + {added})"
+            added = factor_of(np.sqrt(squares[first]) / size, betas)
+            return f"{product(factor_of(size, betas), term)} (√{array} + {added})"
     return f"√({total([product(factor_of(column, betas), label) for label, column in squares.items()])})"
+
+
+def _root_below(equation: Equation, betas: tuple[float, ...]) -> str:
+    """Return the text of the root of D, with ε inside or outside."""
+    d, parts = equation.terms.denominator, parts_of(equation)
+    if OUTSIDE in equation.coefficients:
+        return f"(√{d} + {factor_of(-equation.coefficients[OUTSIDE] / 2, betas)})"
+    return f"√({d} + {factor_of(parts[EPS], betas)})" if EPS in parts else f"√{d}"
 
 
 def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:

@@ -1,5 +1,6 @@
 """Collect the arrays of a leaf for both optimizers, and name the candidate's arrays like those of the reference."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,12 +70,13 @@ def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
         }
     if reference.rule.first not in LION or "m" not in leaf.before:
         return {}
-    b1, b2 = float(reference.hyper.b1), float(reference.hyper.b2)
+    b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
     weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1)]
+    moments = {"m_old": leaf.before["m"], "m": leaf.after["m"]}
+    gradients = {"g": leaf.grads} | ({f"(g + {w:g} θ)": leaf.grads + w * leaf.params} if w else {})
     return {
-        f"({a:.3g} {name} + {b:.3g} g)": a * values + b * leaf.grads
-        for name, values in (("m_old", leaf.before["m"]), ("m", leaf.after["m"]))
-        for a, b in weights
+        f"({a:.3g} {name} + {b:.3g} {text})": a * m + b * g
+        for (name, m), (text, g), (a, b) in itertools.product(moments.items(), gradients.items(), weights)
     }
 
 

@@ -81,31 +81,69 @@ def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) ->
     return next((some for some in attempts if holds(equation, some.coefficients)), equation)
 
 
+def without_multiples(leaf: Leaf, gradients: Arrays) -> Leaf:
+    """Return the leaf without arrays that are multiples of another array at each step, such as m / (1 - β₁ᵗ).
+
+    Of several such arrays, the one that is computed from its old value with constant coefficients is kept.
+    """
+    kept: list[str] = []
+    for name, values in leaf.after.items():
+        twin = next((other for other in kept if _is_multiple(values, leaf.after[other])), None)
+        if twin is None:
+            kept.append(name)
+        elif not _is_recurrence(twin, leaf, gradients) and _is_recurrence(name, leaf, gradients):
+            kept[kept.index(twin)] = name
+    return leaf._replace(
+        before={name: leaf.before[name] for name in kept}, after={name: leaf.after[name] for name in kept}
+    )
+
+
+def _is_multiple(values: np.ndarray, others: np.ndarray) -> bool:
+    """Return True if each row is a multiple of the row of the other array."""
+    largest = np.abs(others).argmax(1)[:, None]
+    with np.errstate(all="ignore"):
+        factors = np.take_along_axis(values, largest, 1) / np.take_along_axis(others, largest, 1)
+    return bool((np.abs(values - factors * others) <= LOOSE * np.abs(values)).all())
+
+
+def _is_recurrence(name: str, leaf: Leaf, gradients: Arrays) -> bool:
+    """Return True if an array is computed from its old value with constant coefficients, after the first step."""
+    equation = _own_equation(name, leaf, gradients)
+    if equation is None or name not in equation.coefficients:
+        return False
+    columns = [column[np.isfinite(column)] for column in equation.coefficients.values()]
+    return all(np.ptp(column) <= LOOSE * np.abs(column).max() for column in columns if column.size)
+
+
+def _own_equation(name: str, leaf: Leaf, gradients: Arrays) -> Equation | None:
+    """Return the equation of an array after the first step, if it contains no other array."""
+    with np.errstate(all="ignore"):
+        return first_exact(
+            Terms(leaf.after[name][1:], {term: values[1:] for term, values in chosen.items()})
+            for text, g in gradients.items()
+            for chosen in subsets(own_terms(name, leaf, text, g))
+            if name in chosen
+        )
+
+
 def with_initial_values(leaf: Leaf, gradients: Arrays) -> Leaf:
     """Return the leaf with the initial values of arrays that the optimizer creates at the first step."""
     before = dict(leaf.before)
     for name, values in leaf.before.items():
-        start = 0.0 if values[0].any() else initial_value(name, leaf, gradients)
+        start = 0.0 if values[0].any() else _initial_value(name, leaf, gradients)
         before[name] = np.concatenate([np.full((1, values.shape[1]), start), values[1:]]) if start else values
     return leaf._replace(before=before)
 
 
-def initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
+def _initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
     """Return the initial value that the equation of later steps implies for an array; 0 if it is not one number."""
-    for text, g in gradients.items():
-        terms = own_terms(name, leaf, text, g)
-        with np.errstate(all="ignore"):
-            later = first_exact(
-                Terms(leaf.after[name][1:], {term: values[1:] for term, values in chosen.items()})
-                for chosen in subsets(terms)
-                if name in chosen
-            )
-            if later is None:
-                continue
-            constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in later.coefficients.items()}
-            if constants.get(name):
-                inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)
-                values = (leaf.after[name][0] - inputs) / constants[name]
-                if np.ptp(values) <= LOOSE * np.abs(values).max():
-                    return float(f"{np.median(values):.6g}")
-    return 0.0
+    equation = _own_equation(name, leaf, gradients)
+    if equation is None:
+        return 0.0
+    terms = {term: x for text, g in gradients.items() for term, x in own_terms(name, leaf, text, g).items()}
+    constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in equation.coefficients.items()}
+    if not constants.get(name):
+        return 0.0
+    inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)
+    values = (leaf.after[name][0] - inputs) / constants[name]
+    return float(f"{np.median(values):.6g}") if np.ptp(values) <= LOOSE * np.abs(values).max() else 0.0

@@ -1,7 +1,9 @@
 """Record the arrays that an optimizer stores between steps."""
 
 import functools
+import inspect
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -52,7 +54,8 @@ def stored_arrays(
     for path, values in first.items():
         is_input = any(_is_like(rows, other) for rows in (values[:-1], values[1:]) for other in known)
         belongs = path in second and not np.array_equal(values, second[path], equal_nan=True)
-        if belongs and not is_input and not any(np.array_equal(values, other) for other in arrays):
+        changes = not np.array_equal(values[1:-1], values[2:])
+        if belongs and changes and not is_input and not any(np.array_equal(values, other) for other in arrays):
             arrays.append(values)
     return arrays
 
@@ -88,7 +91,7 @@ def _is_like(values: np.ndarray, others: np.ndarray) -> bool:
 
 def _arrays(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the paths and copies of all arrays of floats in containers, objects, closures and bound arguments."""
-    if depth == 0 or id(value) in seen or isinstance(value, (type, str, bytes, int, float)):
+    if depth == 0 or id(value) in seen or isinstance(value, (type, ModuleType, str, bytes, int, float)):
         return
     if hasattr(value, "detach"):
         value = value.detach().numpy()
@@ -102,12 +105,14 @@ def _arrays(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:
-    """Return the keys and values of a container, or the attributes and captured variables of an object or function."""
+    """Return the items of a container, the attributes of an object, or the variables of a function or generator."""
     if isinstance(value, dict):
         return [(i if hasattr(key, "detach") else key, part) for i, (key, part) in enumerate(value.items())]
     if isinstance(value, (list, tuple)):
         return list(enumerate(value))
     parts = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    if inspect.isgenerator(value) and value.gi_frame is not None:
+        parts |= value.gi_frame.f_locals
     if isinstance(value, functools.partial):
         parts |= {"func": value.func, "args": value.args, "keywords": value.keywords}
     if hasattr(value, "__self__"):

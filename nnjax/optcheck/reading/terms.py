@@ -10,6 +10,7 @@ MOST = 3  # largest number of terms, without the ε term
 EPS = "ε"  # the term that adds ε to the denominator
 OVER = " over D"  # end of a term of the update that is divided by D; the others are added after the division
 SQUARED = "squared"
+OUTSIDE = f"√D {EPS}"  # the term of a squared equation if ε is added outside the root of D
 
 Arrays = dict[str, np.ndarray]
 
@@ -81,7 +82,8 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
 def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     """Return the terms of an array that do not contain other arrays."""
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
-    return own | {"1": np.ones_like(g)} | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
+    own |= {"1": np.ones_like(g), "sign(θ)": np.sign(leaf.params)}
+    return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
 
 
 def attempts_for_update(leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays) -> Iterator[Terms]:
@@ -92,7 +94,7 @@ def attempts_for_update(leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays) 
 def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> Iterator[Terms]:
     """Yield attempts for the update with some gradients, such as "g" and "(g + 0.01 θ)"."""
     p, u = leaf.params, leaf.updates
-    constants = {"θ": p, "1": np.ones_like(p)}
+    constants = {"θ": p, "1": np.ones_like(p), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
     numerators = {**leaf.after, **gradients, **old, **mixtures}
     signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | mixtures).items()}
@@ -112,7 +114,11 @@ def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> 
 
 
 def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
-    """Yield attempts with ε inside the root, a m / √(v + ε), as u² (v + ε) = a² m²; also with √(s + ε) m for m."""
+    """Yield attempts with ε inside a root, squared: a m / √(v + ε) as u² (v + ε) = a² m².
+
+    The numerator may also be multiplied by the root of another array plus ε, as in Adadelta, and each ε may be outside
+    its root: (√v + ε)² = v + 2 ε √v + ε².
+    """
     u, rounding = leaf.updates, leaf.rounding
     arrays = {f"{name}_old": values for name, values in leaf.before.items()} | leaf.after
     for (denominator, d), (term, x) in itertools.product(_denominators(leaf), numerators.items()):
@@ -123,8 +129,11 @@ def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
         yield Terms(u**2 * d, {f"{term}²": x**2, EPS: u**2}, denominator, d, bound, form)
         for factor, s in arrays.items():
             if not names_in(factor) & names_in(denominator) and (s >= 0).all():
-                terms = {f"{term}²": x**2, f"{term}² {factor}": x**2 * s, EPS: u**2}
-                yield Terms(u**2 * d, terms, denominator, d, bound, form)
+                both = {f"{term}²": x**2, f"{term}² {factor}": x**2 * s}
+                inside, outside = {EPS: u**2}, {EPS: u**2, OUTSIDE: u**2 * np.sqrt(d)}
+                root = {f"{term}² √{factor}": x**2 * np.sqrt(s)}
+                for terms in (both | inside, both | outside, both | root | inside, both | root | outside):
+                    yield Terms(u**2 * d, terms, denominator, d, bound, form)
 
 
 def subsets(terms: Arrays, rare: Arrays | None = None, sizes: Sequence[int] = range(1, MOST + 1)) -> Iterator[Arrays]:
