@@ -80,11 +80,19 @@ def read_difference(
     """
     if not is_moments(reference.rule) or is_by_tree(reference.rule):
         return ()
-    lines = _lines_of_leaf(adapter, reference, scripts, leaves[0], deadline)
-    others = [_lines_of_leaf(adapter, reference, scripts[-1:], leaf, deadline) for leaf in leaves[1:]]
+    lines, *others = [_lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves]
+    if not lines or not all(others):
+        return ()
+    different = {line.name for other in others for line in other if line not in lines}
+    first = tuple(_in_leaf(line, leaves[0]) if line.name in different else line for line in lines)
     for leaf, other in zip(leaves[1:], others, strict=True):
-        lines += tuple(line._replace(name=f"in {leaf}: {line.name}") for line in other if line not in lines)
+        first += tuple(_in_leaf(line, leaf) for line in other if line not in lines)
+    lines = first
     return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
+
+
+def _in_leaf(line: Line, leaf: str) -> Line:
+    return line._replace(name=f"in {leaf}: {line.name}")
 
 
 def _lines_of_leaf(
@@ -128,27 +136,29 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
     expected = read_equations(theirs, gradients_of(reference, theirs, (), ()), mixtures_of(reference, theirs))
     ours = renamed_leaf(ours, names_by_likeness(ours, theirs))
     read = equations_of(ours)
-    names = min(_permutations(ours), key=lambda names: _difference_count(_with_names(read, names), expected))
+    names = min(_assignments(ours, theirs), key=lambda names: _difference_count(_with_names(read, names), expected))
     if any(names[name] != name for name in names):
         ours = renamed_leaf(ours, names)
         read = equations_of(ours)
-    for name, factor in _scales(read, expected).items():  # such as a velocity that contains the learning rate
+    rate = float(reference.hyper.learning_rate)
+    for name, factor in _scales(read, expected, rate).items():  # such as a velocity that contains the learning rate
         scaled = ours._replace(
             before=ours.before | {name: ours.before[name] / factor},
             after=ours.after | {name: ours.after[name] / factor},
         )
         other = equations_of(scaled)
-        inside = np.isclose(abs(factor), float(reference.hyper.learning_rate), rtol=SAME)
+        inside = np.isclose(abs(factor), rate, rtol=SAME)
         if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
             ours, read = scaled, other
     starts = [{name: values[0] for name, values in some.before.items()} for some in (ours, theirs)]
     return _Reading(settled(read, expected), expected, *starts)
 
 
-def _permutations(leaf: Leaf) -> Iterator[dict[str, str]]:
-    """Yield all ways to exchange the names of the arrays, first the present one."""
-    for names in itertools.permutations(leaf.after):
-        yield dict(zip(leaf.after, names, strict=True))
+def _assignments(ours: Leaf, theirs: Leaf) -> Iterator[dict[str, str]]:
+    """Yield all ways to name the candidate's arrays, first the present one."""
+    symbols = dict.fromkeys((*ours.after, *theirs.after, *MORE_SYMBOLS[: len(ours.after)]))
+    for names in itertools.permutations(symbols, len(ours.after)):
+        yield dict(zip(ours.after, names, strict=True))
 
 
 def _with_names(equations: Equations, names: dict[str, str]) -> Equations:
@@ -176,18 +186,28 @@ def _uses_alike(read: Equations, expected: Equations, name: str) -> bool:
     return bool(labels) and all(label in a and label in b and close(a[label], b[label]) for label in labels)
 
 
-def _scales(read: Equations, expected: Equations) -> dict[str, float]:
-    """Return the arrays whose terms are a constant multiple of those of the reference, with the factor."""
+def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, float]:
+    """Return the arrays that are multiples of those of the reference, with the factor.
+
+    That is the ratio of all terms if it is constant, or the ratio of the gradient's coefficients at the first step if it
+    is the learning rate, up to its sign.
+    """
     scales = {}
     for name in read.keys() & expected.keys() - {UPDATE}:
         ours, theirs = read[name], expected[name]
-        if ours is None or theirs is None or not ours.terms.same_as(theirs.terms) or ours.terms.form:
+        if ours is None or theirs is None or ours.terms.form or theirs.terms.form:
             continue
-        inputs = [term for term in ours.coefficients if term != name and EPS not in term]
-        ratios = np.concatenate([ours.coefficients[term] / theirs.coefficients[term] for term in inputs])
-        ratios = ratios[np.isfinite(ratios)]
-        if ratios.size and np.ptp(ratios) <= SAME * np.abs(ratios).max() and abs(ratios[0] - 1) > SAME:
-            scales[name] = float(np.median(ratios))
+        inputs = [
+            term for term in ours.coefficients if term in theirs.coefficients and term != name and EPS not in term
+        ]
+        ratios = [ours.coefficients[term] / theirs.coefficients[term] for term in inputs]
+        values = np.concatenate(ratios) if ratios else np.zeros(0)
+        values = values[np.isfinite(values)]
+        if not values.size or abs(values[0] - 1) <= SAME:
+            continue
+        constant = np.ptp(values) <= SAME * np.abs(values).max() and ours.terms.same_as(theirs.terms)
+        if constant or np.isclose(abs(values[0]), rate, rtol=SAME):
+            scales[name] = float(values[0])
     return scales
 
 

@@ -57,17 +57,21 @@ def gradients_of(reference: Formula, leaf: Leaf, clips: Sequence[float], decays:
     g, rule, hyper = leaf.grads, reference.rule, reference.hyper
     decays = [float(hyper.weight_decay), *decays] if rule.decay != "none" else decays
     clips = [float(hyper.clip), *clips] if rule.clip == "value" else clips
-    gradients = {"g": g}
-    gradients |= {total(["(g", product(Factor(w), "θ") + ")"]): g + w * leaf.params for w in decays}
-    return gradients | {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+    decayed = {decayed_gradient(w): g + w * leaf.params for w in decays}
+    return {"g": g} | decayed | {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+
+
+def decayed_gradient(w: float) -> str:
+    """Return the text of the gradient after weight decay, such as "(g + 0.01 θ)"."""
+    return f"({total(['g', product(Factor(w), 'θ')])})"
 
 
 def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
     """Return terms of single rules: Adamax's |g| + ε, and mixtures of which Lion or a wrong Lion takes the sign."""
     if reference.rule.second.startswith("largest"):
-        return {
-            f"(|g| + {eps:g})": np.abs(leaf.grads) + eps for eps in dict.fromkeys((float(reference.hyper.eps), 1e-8))
-        }
+        sizes = {"|g|": np.abs(leaf.grads), "g²": leaf.grads**2}
+        epsilons = dict.fromkeys((float(reference.hyper.eps), 1e-8))
+        return {f"({text} + {eps:g})": size + eps for text, size in sizes.items() for eps in epsilons}
     if reference.rule.first not in LION or "m" not in leaf.before:
         return {}
     b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))

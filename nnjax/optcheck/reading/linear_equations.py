@@ -7,10 +7,10 @@ import numpy as np
 
 from nnjax.optcheck.reading.terms import EPS, Arrays, Terms
 
-EXACT = 1e-8  # largest error of an equation relative to the sum of the sizes of its terms
-LOOSE = 1e-6  # the same for the coefficients of another equation
+EXACT = 2e-9  # largest error of an equation relative to the sum of the sizes of its terms
+LOOSE = 1e-8  # the same for the coefficients of another equation
 PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
-UNSEEN = 1e-7  # largest share of a term at a step at which its coefficient is not determined
+UNSEEN = 1e-9  # largest share of a term at a step at which its coefficient is not determined
 SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
 PROBE = 8  # the step at which a set of terms is tried first
 
@@ -70,7 +70,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     steps = min(len(a), len(b))
     a, b = a[:steps], b[:steps]
     known = np.isfinite(a) & np.isfinite(b)
-    return bool((np.abs(a - b)[known] <= LOOSE * np.abs(b)[known]).all())
+    return bool((np.abs(a - b)[known] <= 100 * LOOSE * np.abs(b)[known]).all())
 
 
 def _solve(attempt: Terms) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from nnjax.optcheck.reading.leaves import decayed_gradient
 from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, first_exact, holds
 from nnjax.optcheck.reading.terms import (
     EPS,
@@ -45,17 +46,33 @@ def read_equations(
         same = (some for some in attempts() if some.same_as(known.terms)) if known is not None else iter(())
         return first_exact(itertools.chain(same, attempts()))
 
-    def of_array(name: str) -> Iterator[Terms]:
+    def of_array(name: str, some: Arrays) -> Iterator[Terms]:
         return itertools.chain.from_iterable(
-            attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in gradients.items()
+            attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in some.items()
         )
 
     with np.errstate(all="ignore"):
-        equations = {name: read(name, functools.partial(of_array, name)) for name in leaf.after}
+        plain = {"g": leaf.grads}
+        equations = {name: read(name, functools.partial(of_array, name, plain)) for name in leaf.after}
+        decays = {decay for equation in equations.values() if (decay := _weight_decay(equation))}
+        others = {decayed_gradient(w): leaf.grads + w * leaf.params for w in decays} | gradients
+        for name in [name for name, equation in equations.items() if equation is None]:
+            equations[name] = read(name, functools.partial(of_array, name, others))
         words = {word for equation in equations.values() if equation for word in equation.coefficients}
-        used = {text: g for text, g in gradients.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
-        passes = [{"g": leaf.grads}, *([used] if len(used) > 1 else [])]
+        used = {text: g for text, g in others.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
+        passes = [plain, *([used] if len(used) > 1 else [])]
         return equations | {UPDATE: read(UPDATE, lambda: attempts_for_update(leaf, passes, mixtures))}
+
+
+def _weight_decay(equation: Equation | None) -> float:
+    """Return the weight decay with which an array averages the gradient, from c g + c w θ; 0 if there is none."""
+    if equation is None or not {"g", "θ"} <= equation.coefficients.keys():
+        return 0.0
+    with np.errstate(all="ignore"):
+        ratios = equation.coefficients["θ"] / equation.coefficients["g"]
+    ratios = ratios[np.isfinite(ratios)]
+    constant = ratios.size and np.ptp(ratios) <= 100 * LOOSE * np.abs(ratios).max()
+    return float(f"{np.median(ratios):.4g}") if constant else 0.0
 
 
 def settled(read: Equations, expected: Equations) -> Equations:
