@@ -20,7 +20,7 @@ from nnjax.optcheck.reading.leaves import (
     reference_leaf,
     renamed_leaf,
 )
-from nnjax.optcheck.reading.linear_equations import Equation, same_equation
+from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, same_equation
 from nnjax.optcheck.reading.read_equations import (
     UPDATE,
     Equations,
@@ -102,7 +102,7 @@ def _lines_of_leaf(
     betas = tuple(float(getattr(reference.hyper, name)) for name in ("b1", "b2") if name in hyper_names(reference.rule))
     *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
     names = [name for name, equation in last.ours.items() if equation is not None]
-    if not all(same_equation(other.ours.get(name), last.ours[name]) for other in others for name in names):
+    if not all(same_equation(other.ours.get(name), last.ours[name], LOOSE) for other in others for name in names):
         return ()
     return _lines(last, betas)
 
@@ -189,8 +189,8 @@ def _uses_alike(read: Equations, expected: Equations, name: str) -> bool:
 def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, float]:
     """Return the arrays that are multiples of those of the reference, with the factor.
 
-    That is the ratio of all terms if it is constant, or the ratio of the gradient's coefficients at the first step if it
-    is the learning rate, up to its sign.
+    That is the ratio of all terms if it is constant, or that of the gradient's coefficients at the first step if it is
+    the learning rate, up to its sign.
     """
     scales = {}
     for name in read.keys() & expected.keys() - {UPDATE}:

@@ -8,7 +8,8 @@ import numpy as np
 from nnjax.optcheck.reading.terms import EPS, Arrays, Terms
 
 EXACT = 2e-9  # largest error of an equation relative to the sum of the sizes of its terms
-LOOSE = 1e-8  # the same for the coefficients of another equation
+CLOSE = 1e-8  # the same for coefficients of another equation that are exact
+LOOSE = 1e-6  # the same for coefficients that were also read, and the largest relative difference of equal coefficients
 PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
 UNSEEN = 1e-9  # largest share of a term at a step at which its coefficient is not determined
 SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
@@ -38,17 +39,17 @@ def first_exact(attempts: Iterator[Terms]) -> Equation | None:
     return None
 
 
-def same_equation(ours: Equation | None, theirs: Equation | None) -> bool:
+def same_equation(ours: Equation | None, theirs: Equation | None, tolerance: float = CLOSE) -> bool:
     """Return True if an equation is exact with the coefficients of another one that has the same terms."""
     return (
         ours is not None
         and theirs is not None
         and ours.terms.same_as(theirs.terms)
-        and holds(ours, theirs.coefficients)
+        and holds(ours, theirs.coefficients, tolerance)
     )
 
 
-def holds(equation: Equation, coefficients: Arrays) -> bool:
+def holds(equation: Equation, coefficients: Arrays, tolerance: float = CLOSE) -> bool:
     """Return True if an equation is exact with these coefficients, at the steps at which both are determined."""
     terms, own = equation
     if terms.form in ("max", "min"):
@@ -62,7 +63,7 @@ def holds(equation: Equation, coefficients: Arrays) -> bool:
     eps = np.abs(values[[EPS in term for term in own]]).sum(0)
     bound = rounding * (1 + eps[:, None] / np.where(d > 0, d, np.inf))
     with np.errstate(invalid="ignore"):
-        exact = np.abs(parts.sum(0) - y) <= LOOSE * np.maximum(np.abs(parts).sum(0), np.abs(y)) + 4 * bound
+        exact = np.abs(parts.sum(0) - y) <= tolerance * np.maximum(np.abs(parts).sum(0), np.abs(y)) + 4 * bound
     return bool((exact.all(1) | undetermined).all())
 
 
@@ -70,7 +71,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     steps = min(len(a), len(b))
     a, b = a[:steps], b[:steps]
     known = np.isfinite(a) & np.isfinite(b)
-    return bool((np.abs(a - b)[known] <= 100 * LOOSE * np.abs(b)[known]).all())
+    return bool((np.abs(a - b)[known] <= LOOSE * np.abs(b)[known]).all())
 
 
 def _solve(attempt: Terms) -> np.ndarray | None:

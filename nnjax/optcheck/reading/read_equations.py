@@ -71,7 +71,7 @@ def _weight_decay(equation: Equation | None) -> float:
     with np.errstate(all="ignore"):
         ratios = equation.coefficients["θ"] / equation.coefficients["g"]
     ratios = ratios[np.isfinite(ratios)]
-    constant = ratios.size and np.ptp(ratios) <= 100 * LOOSE * np.abs(ratios).max()
+    constant = ratios.size and np.ptp(ratios) <= LOOSE * np.abs(ratios).max()
     return float(f"{np.median(ratios):.4g}") if constant else 0.0
 
 
@@ -91,7 +91,8 @@ def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) ->
     """Replace the coefficient of a term by that of the reference, by 0 for ε, or by a constant, if one holds."""
     column = equation.coefficients[term]
     known = column[np.isfinite(column)]
-    values = [] if reference is None else [np.where(np.isnan(reference), column[: len(reference)], reference)]
+    missing = np.zeros_like(column) if term == EPS else column
+    values = [] if reference is None else [np.where(np.isnan(reference), missing[: len(reference)], reference)]
     values += [np.zeros_like(column)] if term == EPS else []
     values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
     attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)

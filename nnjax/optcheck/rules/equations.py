@@ -364,18 +364,19 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
 def _parameters(rule: UpdateRule, direction: str) -> str:
     """Return the equation that updates the parameters."""
     inside = rule.rate_position == "inside" and is_relevant(rule, "rate_position")
-    rate = "" if inside else SCHEDULE[rule.schedule] + " "
+    scheduled = SCHEDULE[rule.schedule]
+    rate = "" if inside else scheduled + " "
     sign = "-" if rule.direction == "down" else "+"
     if rule.trust in LAMB:
         step = f"({direction} + w θ)" if rule.decay in ("decoupled", "l2 and decoupled") else direction
         ratio = {"lamb clipped": "min(‖θ‖, 10)/‖·‖", "lamb inverted": "‖·‖/‖θ‖"}.get(rule.trust, "‖θ‖/‖·‖")
-        return f"θ ← θ {sign} {rate}{ratio} {step}{' - λ w θ' if rule.decay == 'after trust' else ''}"
+        return f"θ ← θ {sign} {rate}{ratio} {step}{f' - {scheduled} w θ' if rule.decay == 'after trust' else ''}"
     decay = {
-        "decoupled": " - λ w θ",
-        "l2 and decoupled": " - λ w θ",
+        "decoupled": f" - {scheduled} w θ",
+        "l2 and decoupled": f" - {scheduled} w θ",
         "without rate": " - w θ",
-        "after update": " - λ w θ_new",
-        "wrong sign": " + λ w θ",
+        "after update": f" - {scheduled} w θ_new",
+        "wrong sign": f" + {scheduled} w θ",
     }.get(rule.decay, "")
     eps = f" {sign} ε" if rule.eps == "added to the step" else ""
     return f"θ ← θ {sign} {rate}{direction}{eps}{decay}"

@@ -57,6 +57,7 @@ class Cause(NamedTuple):
 DOUBLE, SINGLE = "all values are float64", "some values are float32, although all inputs are float64"
 PRECISION = Cause("precision", DOUBLE, SINGLE, "")
 REFERENCE_PRECISION = Cause("precision", SINGLE, DOUBLE, "")
+NO_SCHEDULE = "the learning rate has no schedule of its own"
 EQUATION = "equation"  # `Cause.place` of an equation that no known choice describes
 BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and rounded differently", "")
 
@@ -91,6 +92,7 @@ def causes_of(
         Cause(place, sentence(reference.rule, place, old), sentence(candidate.rule, place, new), new, leaves)
         for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
+    causes = [cause._replace(reference=NO_SCHEDULE) if _is_new_schedule(cause) else cause for cause in causes]
     if any(cause.place == RULE for cause in causes):
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
@@ -102,6 +104,11 @@ def causes_of(
         elif name in ours - theirs:
             causes.append(Cause(name, f"there is no {text}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
     return tuple(causes)
+
+
+def _is_new_schedule(cause: Cause) -> bool:
+    """Return True if the candidate has a schedule of its own, instead of reading the reference's at another step."""
+    return cause.place == "schedule" and cause.value not in ("current", "next", "previous")
 
 
 def causes_of_lines(lines: Sequence[Line]) -> tuple[Cause, ...]:
