@@ -9,7 +9,7 @@ import numpy as np
 SAME = 1e-6  # largest relative difference of equal coefficients
 ROUGH = 1e-4  # the same for coefficients that have no other formula, because rounding affects small updates
 SHOWN = 5  # number of coefficients that are listed if no formula is found
-USUAL = (0.9, 0.99, 0.999, 0.95)  # decay rates to try if those of the optimizers do not suffice
+USUAL = (0.9, 0.99, 0.999, 0.95)  # other decay rates, tried if those of both optimizers do not fit
 MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
 LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
 POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator

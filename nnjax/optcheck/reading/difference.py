@@ -1,4 +1,4 @@
-"""Describe how two optimizers differ by the equations of what they store."""
+"""Compare the equations of an optimizer, read from what it stores, with those of a reference."""
 
 import itertools
 import re
@@ -44,7 +44,7 @@ NONE = "nothing"
 
 
 class Line(NamedTuple):
-    """One equation of the candidate beside that of the reference."""
+    """One equation, of the candidate and of the reference."""
 
     name: str
     candidate: str  # the right side; UNKNOWN if it could not be read, NONE if the candidate stores no such array
@@ -117,7 +117,7 @@ class _Reading(NamedTuple):
 
 
 def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: str, deadline: Deadline) -> _Reading:
-    """Return what is read on a script."""
+    """Read the equations of both optimizers on a script."""
     elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
     stored = stored_arrays(adapter, script, elements, deadline)
     result = trace(adapter, script, "float64", deadline)
@@ -187,7 +187,7 @@ def _uses_alike(read: Equations, expected: Equations, name: str) -> bool:
 
 
 def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, float]:
-    """Return the arrays that are multiples of those of the reference, with the factor.
+    """Return the arrays that are multiples of the reference's arrays, with the factors.
 
     That is the ratio of all terms if it is constant, or that of the gradient's coefficients at the first step if it is
     the learning rate, up to its sign.

@@ -33,7 +33,7 @@ def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]
 
 
 def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:
-    """Return the coefficients (steps,) of the terms and of ε, after (D + ε) is cancelled in terms beside the fraction.
+    """Return the coefficients (steps,) of the terms and of ε, with (D + ε) cancelled in terms outside the fraction.
 
     If y (D + ε) = a m + w D θ + c θ, then y = (a m + (c - w ε) θ) / (D + ε) + w θ.
     """
@@ -94,7 +94,7 @@ def _root_below(equation: Equation, betas: tuple[float, ...]) -> str:
 
 
 def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:
-    """Describe terms of the update that are a multiple of those of the reference at each step; "" if there are none."""
+    """Describe the terms of the update that are multiples of the reference's terms; "" if there are none."""
     a, b = parts_of(ours), parts_of(theirs)
     common = [label for label in a if label in b and label != EPS and not close(a[label], b[label])]
     if (

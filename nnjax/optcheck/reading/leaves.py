@@ -1,4 +1,4 @@
-"""Collect the arrays of a leaf for both optimizers, and name the candidate's arrays like those of the reference."""
+"""Collect the arrays of a leaf for both optimizers, and match the candidate's arrays with the reference's."""
 
 import itertools
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
 
 
 def names_by_likeness(ours: Leaf, theirs: Leaf) -> dict[str, str]:
-    """Return names for the candidate's arrays: those of the most similar arrays of the reference, or other symbols."""
+    """Return names for the candidate's arrays: the symbols of the reference's most similar arrays, or new symbols."""
     pairs = sorted(
         ((_likeness(a, b), name, symbol) for name, a in ours.after.items() for symbol, b in theirs.after.items()),
         reverse=True,

@@ -8,8 +8,8 @@ import numpy as np
 from nnjax.optcheck.reading.terms import EPS, Arrays, Terms
 
 EXACT = 2e-9  # largest error of an equation relative to the sum of the sizes of its terms
-CLOSE = 1e-8  # the same for coefficients of another equation that are exact
-LOOSE = 1e-6  # the same for coefficients that were also read, and the largest relative difference of equal coefficients
+CLOSE = 1e-8  # the same with the exact coefficients of another equation
+LOOSE = 1e-6  # the same with coefficients that were read, and the largest relative difference of equal coefficients
 PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
 UNSEEN = 1e-9  # largest share of a term at a step at which its coefficient is not determined
 SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
@@ -40,7 +40,7 @@ def first_exact(attempts: Iterator[Terms]) -> Equation | None:
 
 
 def same_equation(ours: Equation | None, theirs: Equation | None, tolerance: float = CLOSE) -> bool:
-    """Return True if an equation is exact with the coefficients of another one that has the same terms."""
+    """Return True if an equation is exact with the coefficients of another equation that has the same terms."""
     return (
         ours is not None
         and theirs is not None
@@ -114,7 +114,7 @@ def _least_squares(
         bound, used = rounding * (1 + eps / np.where(d > 0, d, np.inf)), np.ones_like(y)
     error = np.abs((terms * solution[:, None, :]).sum(-1) - y)
     exact = (error <= EXACT * np.maximum(size, np.abs(y)) + bound).all()
-    # a term may be proportional to another one, as the first moment and the gradient at the first step, or unseen
+    # terms may be proportional to each other, as the first moment and the gradient at the first step, or too small
     spread = np.linalg.svd(rows / norms[:, None], compute_uv=False) if len(norms) else np.ones((0, 1))
     unseen = (np.abs(terms * solution[:, None, :]) <= UNSEEN * size[..., None]).all(1)
     singular = (spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1)

@@ -38,7 +38,7 @@ def read_equations(
       leaf: the arrays.
       gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay.
       mixtures: further terms, such as Lion's mixture of the gradient and the first moment.
-      likely: equations whose terms are tried first, those of the reference.
+      likely: equations of the reference, whose terms are tried first.
     """
 
     def read(name: str, attempts: Callable[[], Iterator[Terms]]) -> Equation | None:
@@ -76,7 +76,7 @@ def _weight_decay(equation: Equation | None) -> float:
 
 
 def settled(read: Equations, expected: Equations) -> Equations:
-    """Replace coefficients by likely values if the equations still hold; rounding changes those of small terms."""
+    """Replace coefficients by likely values if the equations still hold; rounding changes coefficients of small terms."""
     settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
@@ -88,7 +88,7 @@ def settled(read: Equations, expected: Equations) -> Equations:
 
 
 def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) -> Equation:
-    """Replace the coefficient of a term by that of the reference, by 0 for ε, or by a constant, if one holds."""
+    """Replace the coefficient of a term by the reference's, by 0 for ε, or by a constant, if the equation holds."""
     column = equation.coefficients[term]
     known = column[np.isfinite(column)]
     missing = np.zeros_like(column) if term == EPS else column

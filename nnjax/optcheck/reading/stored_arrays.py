@@ -26,8 +26,8 @@ def stored_arrays(
 ) -> list[np.ndarray]:
     """Run an optimizer on a script in float64, and return the arrays that it stores for one leaf.
 
-    These are the arrays that have as many elements as the leaf and change with its gradients. Those that equal its
-    parameters or gradients are left out.
+    These are the arrays that have as many elements as the leaf and change with its gradients. Arrays that equal
+    its parameters or gradients are left out.
 
     Args:
       adapter: the optimizer to run.

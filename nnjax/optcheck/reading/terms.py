@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Leaf(NamedTuple):
-    """What is known of a leaf, as arrays (steps, elements)."""
+    """The recorded arrays of a leaf, of shape (steps, elements)."""
 
     grads: np.ndarray
     params: np.ndarray
