@@ -76,7 +76,7 @@ def _weight_decay(equation: Equation | None) -> float:
 
 
 def settled(read: Equations, expected: Equations) -> Equations:
-    """Replace coefficients by likely values if the equations still hold; rounding changes coefficients of small terms."""
+    """Replace coefficients by likely values if the equations still hold, because small terms are uncertain."""
     settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
