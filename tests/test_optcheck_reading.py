@@ -119,6 +119,7 @@ MISTAKES = [  # program, old text, new text, the lines that differ
     (ADAM, "g**2\n", "g**2\nx = m / (1 - 0.9**t)\n", {}),
     (ADAM, "g\nv", "(x + g)\nx = x + g\nv", {"m": "0.9 m + 0.1 x", "x": "x + g"}),
     (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b - 0.01 * b**2 / 100", {"θ": "?"}),
+    (ADAM, "(1 - 0.999) * g**2", "(1 - 0.999) * (g - v)**2", {"v": "0.999 v + 0.001 (g - v_old)²"}),
     (MOMENTUM, "0.9 * b + g", "0.81 * b + 1.9 * g", {"b": "0.81 b + 1.9 g"}),
     (MOMENTUM, "b + g", "b + np.clip(g, -1, 1)", {"b": "0.9 b + clip(g, ±1)"}),
     (MOMENTUM, "b + g\np = p - 0.01 * b", "b + 0.01 * g\np = p - b", {}),
@@ -227,6 +228,16 @@ def test_coefficients_without_a_formula_are_listed():
     assert str(factor_of(values, (0.9,))) == f"[{', '.join(f'{value:.4g}' for value in values[:5])}, …]"
     steps = np.where(np.arange(60) < 30, -0.1, -0.05)
     assert str(factor_of(steps, (0.9,))) == "-[0.1, 0.05 from t = 31]"
+
+
+def test_a_reference_without_a_known_formula_is_read():
+    decayed = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(lambda t: 0.1 / (1 + 0.01 * t), momentum=0.9))
+    text = "b = 0.9 * b + g + 0.0005 * p\np = p - 0.1 * 0.99 ** (t - 1) * b"
+    adapters = (build(optimizer, None, None, None, None) for optimizer in (Program(text), decayed))
+    lines = read_difference(*adapters, SCRIPTS, ("norm/scale",), Deadline(None))
+    assert [(line.name, line.candidate, line.reference) for line in lines if line.differs] == [
+        ("θ", "θ - 0.10101 0.99ᵗ m", "θ - 0.1 m / (1 + 0.01 (t - 1))")
+    ]
 
 
 def hips_adam(grad, x0, steps=100, rate=1e-3, b1=0.9, b2=0.999):

@@ -134,7 +134,7 @@ def compare(
         guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
         if wrong:
             other = functools.partial(repeat, *observations[index][:2])
-            read = functools.partial(_read, ours, passes[index].leaves, deadline)
+            read = functools.partial(_read, ours, theirs, passes[index].leaves, deadline)
             diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other, read)
         else:
             diagnosis = diagnose_match(observations[0], guess)
@@ -196,7 +196,7 @@ def identify(
         adapter = _build_candidate(optimizer, hparams, kind, init, order)
         budget = Budget(max_fits)
         parts = identify_optimizer(adapter, budget, deadline)
-        lines = () if parts else _read(adapter, (), deadline, LIBRARY_RULES["torch.sgd"])
+        lines = () if parts else _read(adapter, adapter, (), deadline, LIBRARY_RULES["torch.sgd"])
     if not parts:
         forms = sum(level.forms for level in budget.levels)
         unknown = f"unknown: none of the {forms:,} rules tried reproduces these updates ({budget.used:,} fitted)"
@@ -258,11 +258,21 @@ def assert_matches(
         raise AssertionError(str(report))
 
 
-def _read(adapter: Adapter, leaves: tuple[str, ...], deadline: Deadline, reference: Formula) -> tuple[Line, ...]:
-    """Compare the equations of an optimizer with those of a formula, in some of the leaves that differ."""
+def _read(
+    adapter: Adapter, other: Adapter | Formula, leaves: tuple[str, ...], deadline: Deadline, reference: Formula | None
+) -> tuple[Line, ...]:
+    """Compare the equations of two optimizers in some of the leaves that differ.
+
+    Args:
+      adapter: the candidate.
+      other: the reference.
+      leaves: the leaves that differ; () for all.
+      deadline: the time limit, checked before every step.
+      reference: the formula of the reference, which is used instead if it is known.
+    """
     read = [leaf for leaf in READ_LEAVES if not leaves or leaf in leaves] or leaves[:1]
     scripts = (gradient_script(ndim=adapter.ndim), second_script(ndim=adapter.ndim))
-    return read_difference(adapter, reference, scripts, read, deadline)
+    return read_difference(adapter, other if reference is None else reference, scripts, read, deadline)
 
 
 def _deadline(function: str, seconds: float | None) -> Deadline:

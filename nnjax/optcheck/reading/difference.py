@@ -16,6 +16,7 @@ from nnjax.optcheck.reading.leaves import (
     candidate_leaf,
     gradients_of,
     mixtures_of,
+    named_by_sign,
     names_by_likeness,
     reference_leaf,
     renamed_leaf,
@@ -32,7 +33,7 @@ from nnjax.optcheck.reading.read_equations import (
 from nnjax.optcheck.reading.stored_arrays import stored_arrays
 from nnjax.optcheck.reading.terms import EPS, OVER, Leaf, names_in
 from nnjax.optcheck.rules.families import hyper_names, is_by_tree, is_moments
-from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import GradientScript
 from nnjax.optcheck.trace.traces import trace
@@ -41,6 +42,7 @@ MOST_ARRAYS = 4  # with more arrays, too many sets of terms would be tried
 CLIPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # bounds of gradients to try
 DECAYS = (1e-4, 5e-4, 1e-3, 0.01, 0.1, -0.01, -1e-4)  # weight decays to try
 NONE = "nothing"
+UNKNOWN_RULE = Formula(UpdateRule(), HyperParams())  # gradient descent, if the rule of the reference is unknown
 
 
 class Line(NamedTuple):
@@ -59,26 +61,30 @@ class Line(NamedTuple):
 
 
 def read_difference(
-    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaves: Sequence[str], deadline: Deadline
+    adapter: Adapter,
+    reference: Formula | Adapter,
+    scripts: Sequence[GradientScript],
+    leaves: Sequence[str],
+    deadline: Deadline,
 ) -> tuple[Line, ...]:
-    """Read the equations of an optimizer from what it stores, and compare them with those of a formula.
+    """Read the equations of an optimizer from what it stores, and compare them with those of a reference.
 
     Args:
       adapter: the optimizer.
-      reference: the formula of the reference.
+      reference: the formula of the reference, or the reference if its formula is unknown.
       scripts: scripts on which the equations must be the same, the longest one last.
       leaves: the leaves whose arrays are read, without the half of the script, such as "norm/scale".
       deadline: the time limit, checked before every step.
 
     Returns:
       One line for each equation of the first leaf, and those of other leaves that are different; () if no equation was
-      read, if none differs, if the equations on two scripts disagree, or if the reference cannot be read.
+      read, if none differs, or if the reference cannot be read.
 
     Raises:
       TimeLimitError: at the deadline.
       Exception: any exception of the optimizer.
     """
-    if not is_moments(reference.rule) or is_by_tree(reference.rule):
+    if isinstance(reference, Formula) and (not is_moments(reference.rule) or is_by_tree(reference.rule)):
         return ()
     lines, *others = [_lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves]
     if not lines or not all(others):
@@ -96,15 +102,17 @@ def _in_leaf(line: Line, leaf: str) -> Line:
 
 
 def _lines_of_leaf(
-    adapter: Adapter, reference: Formula, scripts: Sequence[GradientScript], leaf: str, deadline: Deadline
+    adapter: Adapter, reference: Formula | Adapter, scripts: Sequence[GradientScript], leaf: str, deadline: Deadline
 ) -> tuple[Line, ...]:
-    """Return the lines of one leaf, or () if the equations on two scripts disagree."""
-    betas = tuple(float(getattr(reference.hyper, name)) for name in ("b1", "b2") if name in hyper_names(reference.rule))
+    """Return the lines of one leaf. Equations on which the scripts disagree count as unknown."""
+    rule, hyper = reference if isinstance(reference, Formula) else UNKNOWN_RULE
+    betas = tuple(float(getattr(hyper, name)) for name in ("b1", "b2") if name in hyper_names(rule))
     *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
-    names = [name for name, equation in last.ours.items() if equation is not None]
-    if not all(same_equation(other.ours.get(name), last.ours[name], LOOSE) for other in others for name in names):
-        return ()
-    return _lines(last, betas)
+    agreed = {
+        name: equation if all(same_equation(other.ours.get(name), equation, LOOSE) for other in others) else None
+        for name, equation in last.ours.items()
+    }
+    return _lines(last._replace(ours=agreed), betas)
 
 
 class _Reading(NamedTuple):
@@ -116,16 +124,18 @@ class _Reading(NamedTuple):
     their_starts: dict[str, np.ndarray]
 
 
-def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: str, deadline: Deadline) -> _Reading:
+def _read(
+    adapter: Adapter, reference: Formula | Adapter, script: GradientScript, leaf: str, deadline: Deadline
+) -> _Reading:
     """Read the equations of both optimizers on a script."""
     elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
-    stored = stored_arrays(adapter, script, elements, deadline)
-    result = trace(adapter, script, "float64", deadline)
-    ours = candidate_leaf(result.params[:, elements], result.updates[:, elements], elements, stored, script)
-    theirs = reference_leaf(reference, elements, ours.params, script)
-    plain = gradients_of(reference, ours, (), ())
-    ours = with_initial_values(without_multiples(ours, plain), plain)
-    if len(ours.after) > MOST_ARRAYS:
+    ours = _leaf_of(adapter, script, elements, deadline)
+    if isinstance(reference, Adapter):
+        theirs, reference = named_by_sign(_leaf_of(reference, script, elements, deadline)), UNKNOWN_RULE
+    else:
+        theirs = reference_leaf(reference, elements, ours.params, script)
+    ours = ours._replace(epsilons=tuple(dict.fromkeys((*theirs.epsilons, *ours.epsilons))))
+    if max(len(ours.after), len(theirs.after)) > MOST_ARRAYS:
         return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
 
     def equations_of(leaf: Leaf) -> Equations:
@@ -133,7 +143,10 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
             leaf, gradients_of(reference, leaf, CLIPS, DECAYS), mixtures_of(reference, leaf), likely=expected
         )
 
-    expected = read_equations(theirs, gradients_of(reference, theirs, (), ()), mixtures_of(reference, theirs))
+    known = UNKNOWN_RULE if reference is UNKNOWN_RULE else None
+    expected = read_equations(
+        theirs, gradients_of(reference, theirs, (), DECAYS if known else ()), mixtures_of(reference, theirs)
+    )
     ours = renamed_leaf(ours, names_by_likeness(ours, theirs))
     read = equations_of(ours)
     names = min(_assignments(ours, theirs), key=lambda names: _difference_count(_with_names(read, names), expected))
@@ -152,6 +165,15 @@ def _read(adapter: Adapter, reference: Formula, script: GradientScript, leaf: st
             ours, read = scaled, other
     starts = [{name: values[0] for name, values in some.before.items()} for some in (ours, theirs)]
     return _Reading(settled(read, expected), expected, *starts)
+
+
+def _leaf_of(adapter: Adapter, script: GradientScript, elements: np.ndarray, deadline: Deadline) -> Leaf:
+    """Run an optimizer, and return the arrays that it stores for these elements, without multiples of others."""
+    stored = stored_arrays(adapter, script, elements, deadline)
+    result = trace(adapter, script, "float64", deadline)
+    leaf = candidate_leaf(result.params[:, elements], result.updates[:, elements], elements, stored, script)
+    gradients = {"g": leaf.grads}
+    return with_initial_values(without_multiples(leaf, gradients), gradients)
 
 
 def _assignments(ours: Leaf, theirs: Leaf) -> Iterator[dict[str, str]]:

@@ -5,7 +5,7 @@ import numpy as np
 from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
 from nnjax.optcheck.reading.linear_equations import Equation
 from nnjax.optcheck.reading.read_equations import UPDATE
-from nnjax.optcheck.reading.terms import EPS, OUTSIDE, OVER
+from nnjax.optcheck.reading.terms import EPS, OUTSIDE, OVER, PRODUCT
 
 SMALL = 1e-5  # largest relative difference of coefficients that count as equal; rounding affects small ones
 UNKNOWN = "?"
@@ -74,8 +74,13 @@ def _root(equation: Equation, betas: tuple[float, ...]) -> str:
     with np.errstate(invalid="ignore"):
         if not others and first.endswith("²"):
             return product(factor_of(np.sqrt(squares[first]), betas), term)
+        if (both := [label for label in others if label.startswith(PRODUCT)]) and len(others) == 2:
+            second = next(label for label in others if label not in both)
+            a, b = np.sqrt(squares[first]), np.sqrt(squares[second]) * np.sign(squares[both[0]])
+            terms = [product(factor_of(a, betas), term), product(factor_of(b, betas), second.removesuffix("²"))]
+            return f"({total(terms)})"
         if others and all(label.startswith(f"{first} ") for label in others):
-            array = others[0].split()[1]
+            array = others[0].removeprefix(first).strip()
             size = np.sqrt(squares[others[0]])
             if len(others) == 1:
                 added = factor_of(squares[first] / squares[others[0]], betas)

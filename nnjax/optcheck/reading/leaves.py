@@ -29,7 +29,7 @@ def candidate_leaf(
     before, after = (
         {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))
     )
-    return Leaf(rule_inputs(script).grads[:, elements], params, updates, ROUNDING * size, before, after)
+    return Leaf(rule_inputs(script).grads[:, elements], params, updates, ROUNDING * size, (1e-8,), before, after)
 
 
 def reference_leaf(reference: Formula, elements: np.ndarray, params: np.ndarray, script: GradientScript) -> Leaf:
@@ -49,7 +49,8 @@ def reference_leaf(reference: Formula, elements: np.ndarray, params: np.ndarray,
         start = np.full((1, len(elements)), float(starts.get(field, 0.0)))
         if (values != start).any() and (field != "m" or reference.rule.first != "none"):
             before[symbol], after[symbol] = np.concatenate([start, values[:-1]]), values
-    return Leaf(inputs.grads, params, updates, ROUNDING * np.abs(updates), before, after)
+    epsilons = (float(hyper.eps),)
+    return Leaf(inputs.grads, params, updates, ROUNDING * np.abs(updates), epsilons, before, after)
 
 
 def gradients_of(reference: Formula, leaf: Leaf, clips: Sequence[float], decays: Sequence[float]) -> Arrays:
@@ -67,11 +68,7 @@ def decayed_gradient(w: float) -> str:
 
 
 def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
-    """Return terms of single rules: Adamax's |g| + ε, and mixtures of which Lion or a wrong Lion takes the sign."""
-    if reference.rule.second.startswith("largest"):
-        sizes = {"|g|": np.abs(leaf.grads), "g²": leaf.grads**2}
-        epsilons = dict.fromkeys((float(reference.hyper.eps), 1e-8))
-        return {f"({text} + {eps:g})": size + eps for text, size in sizes.items() for eps in epsilons}
+    """Return mixtures of the first moment and the gradient, of which Lion or a wrong Lion takes the sign."""
     if reference.rule.first not in LION or "m" not in leaf.before:
         return {}
     b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
@@ -109,6 +106,13 @@ def renamed_leaf(leaf: Leaf, names: dict[str, str]) -> Leaf:
         before={symbol: leaf.before[back[symbol]] for symbol in order},
         after={symbol: leaf.after[back[symbol]] for symbol in order},
     )
+
+
+def named_by_sign(leaf: Leaf) -> Leaf:
+    """Return the leaf with the names v and s for arrays that are never negative, and m and b for others."""
+    squares, others = iter(("v", "s", "x", "y")), iter(("m", "b", "z", "w"))
+    names = {name: next(squares if (values >= 0).all() else others) for name, values in leaf.after.items()}
+    return renamed_leaf(leaf, names)
 
 
 def _likeness(a: np.ndarray, b: np.ndarray) -> float:

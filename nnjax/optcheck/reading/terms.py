@@ -10,6 +10,7 @@ MOST = 3  # largest number of terms, without the ε term
 EPS = "ε"  # the term that adds ε to the denominator
 OVER = " over D"  # end of a term of the update that is divided by D; the others are added after the division
 SQUARED = "squared"
+PRODUCT = "twice "  # begin of the term 2 a b of (a + b)²
 OUTSIDE = f"√D {EPS}"  # the term of a squared equation if ε is added outside the root of D
 
 Arrays = dict[str, np.ndarray]
@@ -22,6 +23,7 @@ class Leaf(NamedTuple):
     params: np.ndarray
     updates: np.ndarray
     rounding: np.ndarray  # how much rounding may change each update
+    epsilons: tuple[float, ...]  # values of ε that may be added to |g| before a maximum is taken
     before: Arrays  # stored arrays before each step
     after: Arrays  # the same arrays after each step
 
@@ -48,9 +50,9 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
     [(text, g)] = gradient.items()
     others = {other: values for other, values in leaf.after.items() if other != name}
     own = own_terms(name, leaf, text, g)
-    rare: Arrays = {}
+    rare: Arrays = {f"({text} - {name}_old)²": (g - old) ** 2}
     if text == "g":
-        rare = {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
+        rare |= {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
         rare |= {f"{other}²": new**2 for other, new in others.items()}
     for other, new in others.items():
@@ -63,7 +65,9 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
             yield Terms(y, chosen)
     for term, values in rare.items():
         yield Terms(y, {name: old, term: values, "1": own["1"]})
-    inputs = {term: own[term] for term in (text, f"{text}²", f"|{text}|")} | others | mixtures
+    sizes = {term: own[term] for term in (f"{text}²", f"|{text}|")}
+    inputs = {text: g} | sizes | others
+    inputs |= {f"({term} + {eps:g})": size + eps for term, size in sizes.items() for eps in leaf.epsilons}
     for form, (term, values) in itertools.product(("max", "min"), inputs.items()):
         yield Terms(y, {name: old, term: values}, form=form)
     for kept in ({name: old}, {f"{name}²": old**2}):
@@ -121,11 +125,17 @@ def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
     """
     u, rounding = leaf.updates, leaf.rounding
     arrays = {f"{name}_old": values for name, values in leaf.before.items()} | leaf.after
-    for (denominator, d), (term, x) in itertools.product(_denominators(leaf), numerators.items()):
-        signs = np.unique(np.sign(u * x)[(np.abs(u) > 4 * rounding) & (x != 0)])
-        if denominator.startswith("√") or len(signs) != 1:
+    squares = [(name, d) for name, d in _denominators(leaf) if not name.startswith("√")]
+    for (denominator, d), (term, x) in itertools.product(squares, numerators.items()):
+        signs = np.sign(u * x)[(np.abs(u) > 4 * rounding) & (x != 0)]
+        form = ("-" if signs.sum() < 0 else "") + SQUARED
+        bound = (2 * np.abs(u) + rounding) * rounding * d
+        for other in [other for other in numerators if other != term and other.startswith("g")]:
+            square = {f"{term}²": x**2, f"{PRODUCT}{term} {other}": 2 * x * numerators[other]}
+            square |= {f"{other}²": numerators[other] ** 2, EPS: u**2}
+            yield Terms(u**2 * d, square, denominator, d, bound, form)
+        if len(np.unique(signs)) != 1:
             continue
-        form, bound = ("-" if signs[0] < 0 else "") + SQUARED, (2 * np.abs(u) + rounding) * rounding * d
         yield Terms(u**2 * d, {f"{term}²": x**2, EPS: u**2}, denominator, d, bound, form)
         for factor, s in arrays.items():
             if not names_in(factor) & names_in(denominator) and (s >= 0).all():

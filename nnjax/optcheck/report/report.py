@@ -289,7 +289,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms
     lines = [f"cause: unknown; none of the {sum(forms.values()):,} rules tried reproduces these updates"]
-    if diagnosis.reference is None:
+    if diagnosis.reference is None and not diagnosis.causes:
         lines.append("  the rule of the reference is unknown, too, so causes relative to it cannot be named")
     if diagnosis.refuted:
         lines[0] += f" on other gradients; {diagnosis.refuted} of them reproduced the first {STEPS} steps only"

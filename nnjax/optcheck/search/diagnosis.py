@@ -59,7 +59,7 @@ class Diagnosis(NamedTuple):
     @property
     def causes(self) -> tuple[Cause, ...]:
         """Return the causes of the first explanation, or the equations that differ if all of them were read."""
-        if self.explanations:
+        if self.explanations and self.reference is not None:
             return self.explanations[0].causes
         return causes_of_lines(self.lines) if _is_complete(self.lines) else ()
 
@@ -83,7 +83,7 @@ def diagnose(
     guess: Formula | None,
     max_fits: int = MAX_FITS,
     repeat: Callable[[], Observation] | None = None,
-    read: Callable[[Formula], tuple[Line, ...]] = lambda reference: (),
+    read: Callable[[Formula | None], tuple[Line, ...]] = lambda reference: (),
 ) -> Diagnosis:
     """Find the formulas of both optimizers and name the differences.
 
@@ -98,8 +98,9 @@ def diagnose(
       max_fits: maximum number of rules to fit to the candidate; up to 2/3 as many are fitted to the reference if its
         formula must be searched.
       repeat: function that runs both optimizers on the second script; None to accept formulas without this proof.
-      read: function that compares the equations read from what the candidate stores with a formula. It is called if
-        the simple rules fail; if it explains the difference, rules with several choices are not fitted.
+      read: function that compares the equations read from what the candidate stores with a formula, or with those of
+        the reference if its formula is unknown. It is called if the simple rules fail; if it explains the difference,
+        rules with several choices are not fitted.
     """
     updates = observation.candidate.updates
     for name, mask in (("zero", updates == 0), ("NaN", np.isnan(updates))):
@@ -119,7 +120,7 @@ def diagnose(
         target = target_of(some.candidate, some.script, dtype)
         return target.select(elements_of(leaves, some.script)) if leaves else target
 
-    lines = functools.cache(lambda: () if reference is None else read(reference))
+    lines = functools.cache(lambda: read(reference))
     target, budget, refuted = candidate_target(observation), Budget(max_fits), 0
     matches, needs_float32 = _search(target, reference, budget, dtype, lambda: _is_complete(lines()))
     if matches and repeat is not None:
@@ -152,7 +153,7 @@ def diagnose(
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
         refuted=refuted,
-        lines=() if explanations else lines(),
+        lines=() if explanations and reference is not None else lines(),
     )
 
 
@@ -166,7 +167,7 @@ def _search(
 ) -> tuple[list[Attempt], bool]:
     """Return the formulas that reproduce the updates, and True if they need the bound of `_with_float32_bound`."""
     if reference is None:
-        return identify_formula(target, None, budget), False
+        return [] if explained() else identify_formula(target, None, budget), False
     loose_target = _with_float32_bound(target) if dtype == "float64" else None
     matches, rounded = search(target, reference, budget, loose_target, explained)
     if rounded and not _is_float32(target):  # within this bound, other differences could look like rounding
