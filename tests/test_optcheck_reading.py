@@ -3,6 +3,7 @@
 import json
 
 import hypothesis
+import jax
 import numpy as np
 import optax
 import pytest
@@ -234,7 +235,8 @@ def test_a_reference_without_a_known_formula_is_read():
     decayed = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(lambda t: 0.1 / (1 + 0.01 * t), momentum=0.9))
     text = "b = 0.9 * b + g + 0.0005 * p\np = p - 0.1 * 0.99 ** (t - 1) * b"
     adapters = (build(optimizer, None, None, None, None) for optimizer in (Program(text), decayed))
-    lines = read_difference(*adapters, SCRIPTS, ("norm/scale",), Deadline(None))
+    with jax.numpy_dtype_promotion("standard"):
+        lines = read_difference(*adapters, SCRIPTS, ("norm/scale",), Deadline(None))
     assert [(line.name, line.candidate, line.reference) for line in lines if line.differs] == [
         ("θ", "θ - 0.10101 0.99ᵗ m", "θ - 0.1 m / (1 + 0.01 (t - 1))")
     ]
