@@ -272,7 +272,10 @@ def _read(
     """
     read = [leaf for leaf in READ_LEAVES if not leaves or leaf in leaves] or leaves[:1]
     scripts = (gradient_script(ndim=adapter.ndim), second_script(ndim=adapter.ndim))
-    return read_difference(adapter, other if reference is None else reference, scripts, read, deadline)
+    lines = read_difference(adapter, other if reference is None else reference, scripts, read, deadline)
+    if leaves and len(read) == 1:
+        return tuple(line._replace(name=f"in {read[0]}: {line.name}") for line in lines)
+    return lines
 
 
 def _deadline(function: str, seconds: float | None) -> Deadline:

@@ -32,7 +32,7 @@ from nnjax.optcheck.reading.read_equations import (
 )
 from nnjax.optcheck.reading.stored_arrays import stored_arrays
 from nnjax.optcheck.reading.terms import EPS, OVER, Leaf, names_in
-from nnjax.optcheck.rules.families import hyper_names, is_by_tree, is_moments
+from nnjax.optcheck.rules.families import hyper_names, is_moments
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import GradientScript
@@ -41,7 +41,7 @@ from nnjax.optcheck.trace.traces import trace
 MOST_ARRAYS = 4  # with more arrays, too many sets of terms would be tried
 CLIPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # bounds of gradients to try
 DECAYS = (1e-4, 5e-4, 1e-3, 0.01, 0.1, -0.01, -1e-4)  # weight decays to try
-NONE = "nothing"
+NONE = "(no such array, or equal to another)"
 UNKNOWN_RULE = Formula(UpdateRule(), HyperParams())  # gradient descent, if the rule of the reference is unknown
 
 
@@ -49,7 +49,7 @@ class Line(NamedTuple):
     """One equation, of the candidate and of the reference."""
 
     name: str
-    candidate: str  # the right side; UNKNOWN if it could not be read, NONE if the candidate stores no such array
+    candidate: str  # the right side; UNKNOWN if it could not be read, NONE if there is no such array
     reference: str
     differs: bool
     remark: str = ""  # the difference in words, if it is simple
@@ -84,7 +84,7 @@ def read_difference(
       TimeLimitError: at the deadline.
       Exception: any exception of the optimizer.
     """
-    if isinstance(reference, Formula) and (not is_moments(reference.rule) or is_by_tree(reference.rule)):
+    if isinstance(reference, Formula) and not is_moments(reference.rule):
         return ()
     lines, *others = [_lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves]
     if not lines or not all(others):
@@ -108,11 +108,17 @@ def _lines_of_leaf(
     rule, hyper = reference if isinstance(reference, Formula) else UNKNOWN_RULE
     betas = tuple(float(getattr(hyper, name)) for name in ("b1", "b2") if name in hyper_names(rule))
     *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
-    agreed = {
-        name: equation if all(same_equation(other.ours.get(name), equation, LOOSE) for other in others) else None
-        for name, equation in last.ours.items()
+    ours = _agreed(last.ours, [other.ours for other in others])
+    theirs = _agreed(last.theirs, [other.theirs for other in others])
+    return _lines(last._replace(ours=ours, theirs=theirs), betas)
+
+
+def _agreed(equations: Equations, others: Sequence[Equations]) -> Equations:
+    """Return the equations, with None for those that differ on another script."""
+    return {
+        name: equation if all(same_equation(other.get(name), equation, LOOSE) for other in others) else None
+        for name, equation in equations.items()
     }
-    return _lines(last._replace(ours=agreed), betas)
 
 
 class _Reading(NamedTuple):
@@ -131,12 +137,13 @@ def _read(
     elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
     ours = _leaf_of(adapter, script, elements, deadline)
     if isinstance(reference, Adapter):
-        theirs, reference = named_by_sign(_leaf_of(reference, script, elements, deadline)), UNKNOWN_RULE
+        theirs, reference = _leaf_of(reference, script, elements, deadline), UNKNOWN_RULE
     else:
-        theirs = reference_leaf(reference, elements, ours.params, script)
+        theirs = reference_leaf(reference, elements, ours, script)
     ours = ours._replace(epsilons=tuple(dict.fromkeys((*theirs.epsilons, *ours.epsilons))))
     if max(len(ours.after), len(theirs.after)) > MOST_ARRAYS:
         return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
+    theirs = named_by_sign(theirs) if reference is UNKNOWN_RULE else theirs
 
     def equations_of(leaf: Leaf) -> Equations:
         return read_equations(

@@ -39,7 +39,7 @@ def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:
     """
     if equation is None:
         return {}
-    columns = dict(equation.coefficients)
+    columns = {label: np.where(np.isinf(column), np.nan, column) for label, column in equation.coefficients.items()}
     eps = -columns.pop(EPS) if EPS in columns else None
     columns.pop(OUTSIDE, None)
     for label in [label for label in columns if label.endswith(f" {EPS}")]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nnjax.optcheck.reading.coefficients import Factor, product, total
 from nnjax.optcheck.reading.terms import Arrays, Leaf
+from nnjax.optcheck.rules.families import is_by_tree
 from nnjax.optcheck.rules.rule_updates import steps
 from nnjax.optcheck.rules.update_rule import LION, Formula
 from nnjax.optcheck.trace.gradient_script import GradientScript, rule_inputs
@@ -29,37 +30,49 @@ def candidate_leaf(
     before, after = (
         {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))
     )
-    return Leaf(rule_inputs(script).grads[:, elements], params, updates, ROUNDING * size, (1e-8,), before, after)
+    grads = rule_inputs(script).grads
+    norms = np.sqrt((grads**2).sum(1))
+    return Leaf(grads[:, elements], params, updates, ROUNDING * size, norms, (1e-8,), before, after)
 
 
-def reference_leaf(reference: Formula, elements: np.ndarray, params: np.ndarray, script: GradientScript) -> Leaf:
-    """Return the leaf with the updates and states of a formula."""
-    inputs = rule_inputs(script)
-    inputs = inputs._replace(
-        grads=inputs.grads[:, elements], params=params, leaf=inputs.leaf[elements], row=inputs.row[elements]
-    )
+def reference_leaf(reference: Formula, elements: np.ndarray, ours: Leaf, script: GradientScript) -> Leaf:
+    """Return the leaf with the updates and states of a formula, for the same parameters as in the candidate's leaf."""
+    inputs, rule, hyper = rule_inputs(script), *reference
+    places = elements
+    if not is_by_tree(rule):  # the updates of a leaf depend on this leaf only
+        inputs = inputs._replace(
+            grads=ours.grads, params=ours.params, leaf=inputs.leaf[elements], row=inputs.row[elements]
+        )
+        places = np.arange(len(elements))
     with np.errstate(all="ignore"):
         rows = list(steps(reference, inputs))
-    updates = np.stack([update for update, _ in rows])
-    hyper = reference.hyper
+    updates = np.stack([update[places] for update, _ in rows])
     starts = {"m": hyper.first_start, "v": hyper.second_start, "velocity": hyper.velocity_start}
     before, after = {}, {}
     for field, symbol in SYMBOLS.items():
-        values = np.stack([np.broadcast_to(getattr(state, field), updates[0].shape) for _, state in rows])
+        size = inputs.grads.shape[1:]
+        values = np.stack([np.broadcast_to(getattr(state, field), size)[places] for _, state in rows])
         start = np.full((1, len(elements)), float(starts.get(field, 0.0)))
-        if (values != start).any() and (field != "m" or reference.rule.first != "none"):
+        if (values != start).any() and (field != "m" or rule.first != "none"):
             before[symbol], after[symbol] = np.concatenate([start, values[:-1]]), values
-    epsilons = (float(hyper.eps),)
-    return Leaf(inputs.grads, params, updates, ROUNDING * np.abs(updates), epsilons, before, after)
+    rounding, epsilons = ROUNDING * np.abs(updates), (float(hyper.eps),)
+    return Leaf(ours.grads, ours.params, updates, rounding, ours.norms, epsilons, before, after)
 
 
 def gradients_of(reference: Formula, leaf: Leaf, clips: Sequence[float], decays: Sequence[float]) -> Arrays:
     """Return the gradient, and what may be used in its place: the gradient after weight decay or clipping."""
-    g, rule, hyper = leaf.grads, reference.rule, reference.hyper
+    g, (rule, hyper) = leaf.grads, reference
+    c = float(hyper.clip)
     decays = [float(hyper.weight_decay), *decays] if rule.decay != "none" else decays
-    clips = [float(hyper.clip), *clips] if rule.clip == "value" else clips
-    decayed = {decayed_gradient(w): g + w * leaf.params for w in decays}
-    return {"g": g} | decayed | {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+    clips = [c, *clips] if rule.clip == "value" else clips
+    gradients = {"g": g} | {decayed_gradient(w): g + w * leaf.params for w in decays}
+    gradients |= {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+    if rule.clip == "global norm":
+        with np.errstate(all="ignore"):
+            factors = {"min(1, {c}/‖all g‖)": np.minimum(1, c / leaf.norms), "{c}/‖all g‖": c / leaf.norms}
+            factors |= {"min(1, {c}/‖all g‖²)": np.minimum(1, c / leaf.norms**2)}
+        gradients |= {f"(g {text.format(c=f'{c:g}')})": g * factor[:, None] for text, factor in factors.items()}
+    return gradients
 
 
 def decayed_gradient(w: float) -> str:

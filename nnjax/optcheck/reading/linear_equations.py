@@ -8,7 +8,7 @@ import numpy as np
 from nnjax.optcheck.reading.terms import EPS, Arrays, Terms
 
 EXACT = 2e-9  # largest error of an equation relative to the sum of the sizes of its terms
-CLOSE = 1e-8  # the same with the exact coefficients of another equation
+CLOSE = 3e-9  # the same with the exact coefficients of another equation
 LOOSE = 1e-6  # the same with coefficients that were read, and the largest relative difference of equal coefficients
 PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
 UNSEEN = 1e-9  # largest share of a term at a step at which its coefficient is not determined

@@ -121,7 +121,7 @@ def _is_multiple(values: np.ndarray, others: np.ndarray) -> bool:
     largest = np.abs(others).argmax(1)[:, None]
     with np.errstate(all="ignore"):
         factors = np.take_along_axis(values, largest, 1) / np.take_along_axis(others, largest, 1)
-    return bool((np.abs(values - factors * others) <= LOOSE * np.abs(values)).all())
+        return bool((np.abs(values - factors * others) <= LOOSE * np.abs(values)).all())
 
 
 def _is_recurrence(name: str, leaf: Leaf, gradients: Arrays) -> bool:

@@ -16,6 +16,7 @@ from nnjax.types import PyTree
 
 DEPTH = 8  # depth to which containers and attributes are searched
 CHANGE = 1.5  # factor of the gradients of a leaf in the second run, which shows which arrays belong to it
+SHRINK = 1e-6  # rounding of the ratio of an array in both runs
 SHARE = 0.1  # parameters change by less than this share in a step
 
 History = dict[str, np.ndarray]  # for each path of an array, its values (steps + 1, elements)
@@ -26,8 +27,8 @@ def stored_arrays(
 ) -> list[np.ndarray]:
     """Run an optimizer on a script in float64, and return the arrays that it stores for one leaf.
 
-    These are the arrays that have as many elements as the leaf and change with its gradients. Arrays that equal
-    its parameters or gradients are left out.
+    These are the arrays that have as many elements as the leaf and grow with its gradients. Arrays of other leaves may
+    shrink, if gradients are divided by their norm. Arrays that equal the leaf's parameters or gradients are left out.
 
     Args:
       adapter: the optimizer to run.
@@ -53,7 +54,7 @@ def stored_arrays(
     arrays: list[np.ndarray] = []
     for path, values in first.items():
         is_input = any(_is_like(rows, other) for rows in (values[:-1], values[1:]) for other in known)
-        belongs = path in second and not np.array_equal(values, second[path], equal_nan=True)
+        belongs = path in second and _grows(values, second[path])
         changes = not np.array_equal(values[1:-1], values[2:])
         if belongs and changes and not is_input and not any(np.array_equal(values, other) for other in arrays):
             arrays.append(values)
@@ -82,6 +83,16 @@ def _run(adapter: Adapter, script: GradientScript, grads: PyTree, elements: np.n
             history = np.stack([value.ravel() for value in values])
             histories[path] = history[:, elements] if last.size == script.leaf.size else history
     return histories
+
+
+def _grows(values: np.ndarray, changed: np.ndarray) -> bool:
+    """Return True if an array is different with larger gradients, and most elements are not smaller."""
+    if np.array_equal(values, changed, equal_nan=True):
+        return False
+    with np.errstate(all="ignore"):
+        ratios = np.abs(changed) / np.abs(values)
+    ratios = ratios[np.isfinite(ratios)]
+    return ratios.size == 0 or bool(np.median(ratios) >= 1 - SHRINK)
 
 
 def _is_like(values: np.ndarray, others: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ class Leaf(NamedTuple):
     params: np.ndarray
     updates: np.ndarray
     rounding: np.ndarray  # how much rounding may change each update
+    norms: np.ndarray  # (steps,), norm of the gradients of all leaves
     epsilons: tuple[float, ...]  # values of ε that may be added to |g| before a maximum is taken
     before: Arrays  # stored arrays before each step
     after: Arrays  # the same arrays after each step

@@ -278,6 +278,8 @@ def _read_equations(diagnosis: Diagnosis) -> list[str]:
     width = max(map(len, left))
     text += [f"    {a:<{width}}   {b}{mark}".rstrip() for a, b, mark in zip(left, right, marks, strict=True)]
     text += [f"  {line.remark}" for line in lines if line.remark]
+    texts = " ".join(f"{line.candidate} {line.reference}" for line in lines)
+    text += ["  u: the update, including the learning rate"] if {"u", "u²", "|u|"} & set(texts.split()) else []
     return [*text, "  proof: they hold for all elements of a leaf, at all steps of two scripts"]
 
 

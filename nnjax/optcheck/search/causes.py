@@ -92,7 +92,8 @@ def causes_of(
         Cause(place, sentence(reference.rule, place, old), sentence(candidate.rule, place, new), new, leaves)
         for place, old, new in edits_between(reference.rule, candidate.rule)
     ]
-    causes = [cause._replace(reference=NO_SCHEDULE) if _is_new_schedule(cause) else cause for cause in causes]
+    if getattr(reference.rule, "schedule", "") == "current":
+        causes = [cause._replace(reference=NO_SCHEDULE) if _is_new_schedule(cause) else cause for cause in causes]
     if any(cause.place == RULE for cause in causes):
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
