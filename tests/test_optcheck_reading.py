@@ -120,7 +120,7 @@ MISTAKES = [  # program, old text, new text, the lines that differ
     (ADAM, "g**2\n", "g**2\nx = m / (1 - 0.9**t)\n", {}),
     (ADAM, "g\nv", "(x + g)\nx = x + g\nv", {"m": "0.9 m + 0.1 x", "x": "x + g"}),
     (MOMENTUM, "p - 0.01 * b", "p - 0.01 * b - 0.01 * b**2 / 100", {"θ": "?"}),
-    (ADAM, "(1 - 0.999) * g**2", "(1 - 0.999) * (g - v)**2", {"v": "0.999 v + 0.001 (g - v_old)²"}),
+    (ADAM, "(1 - 0.999) * g**2", "(1 - 0.999) * (g - m)**2", {"v": "0.999 v + 0.001 (g - m)²"}),
     (MOMENTUM, "0.9 * b + g", "0.81 * b + 1.9 * g", {"b": "0.81 b + 1.9 g"}),
     (MOMENTUM, "b + g", "b + np.clip(g, -1, 1)", {"b": "0.9 b + clip(g, ±1)"}),
     (MOMENTUM, "b + g\np = p - 0.01 * b", "b + 0.01 * g\np = p - b", {}),
