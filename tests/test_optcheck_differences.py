@@ -15,6 +15,7 @@ from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.rule_choices import CHOICES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.budget import Budget
+from nnjax.optcheck.search.causes import causes_of
 from nnjax.optcheck.search.fitting import Target
 from nnjax.optcheck.search.rule_search import search
 from nnjax.optcheck.trace.gradient_script import STEPS, gradient_script, rule_inputs
@@ -441,3 +442,14 @@ def test_the_fix_drops_the_clipping_and_keeps_the_decay():
 
     report = optcheck.compare(step, optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1)))
     assert "fix: in the candidate, use no g ← clip(g, ±c)" in str(report)
+
+
+def test_a_schedule_of_the_reference_is_not_denied():
+    plain = LIBRARY_RULES["torch.sgd"]
+    decaying = plain._replace(rule=plain.rule._replace(schedule="inverse time"))
+    exponential = plain._replace(rule=plain.rule._replace(schedule="exponential"))
+    own, other = (
+        next(c for c in causes_of(start, exponential) if c.place == "schedule") for start in (plain, decaying)
+    )
+    assert own.reference == "the learning rate has no schedule in the optimizer"
+    assert other.reference == "the learning rate is divided by 1 + κ (t - 1)"

@@ -4,6 +4,7 @@ import json
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,7 +15,7 @@ from nnjax.optcheck.calling.factories import build
 from nnjax.optcheck.reading.coefficients import factor_of
 from nnjax.optcheck.reading.difference import read_difference
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.update_rule import Formula
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import gradient_script, second_script
 
@@ -239,6 +240,24 @@ def test_a_reference_without_a_known_formula_is_read():
         lines = read_difference(*adapters, SCRIPTS, ("norm/scale",), Deadline(None))
     assert [(line.name, line.candidate, line.reference) for line in lines if line.differs] == [
         ("θ", "θ - 0.10101 0.99ᵗ m", "θ - 0.1 m / (1 + 0.01 (t - 1))")
+    ]
+
+
+def test_gradients_clipped_by_the_norm_of_all_leaves_are_read():
+    def update(grads, state, params):
+        m, t = state
+        norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+        m = jax.tree.map(lambda m, g: 0.90001 * m + g * jnp.minimum(1, 1 / norm), m, grads)
+        return jax.tree.map(lambda m: -0.1 * m, m), (m, t + 1)
+
+    candidate = (lambda params: (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32)), update)
+    reference = Formula(UpdateRule(clip="global norm", velocity="trace"), HyperParams(learning_rate=0.1))
+    lines = read_difference(
+        build(candidate, None, None, None, None), reference, SCRIPTS, ("norm/scale",), Deadline(None)
+    )
+    assert [(line.name, line.candidate, line.reference) for line in lines] == [
+        ("b", "0.90001 b + (g min(1, 1/‖all g‖))", "0.9 b + (g min(1, 1/‖all g‖))"),
+        ("θ", "θ - 0.1 b", "θ - 0.1 b"),
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.reading.coefficients import SAME, factor_of
-from nnjax.optcheck.reading.equation_text import UNKNOWN, close, equation_text, multiple_text, parts_of
+from nnjax.optcheck.reading.equation_text import SMALL, UNKNOWN, equation_text, multiple_text, parts_of
 from nnjax.optcheck.reading.leaves import (
     MORE_SYMBOLS,
     SYMBOLS,
@@ -21,7 +21,7 @@ from nnjax.optcheck.reading.leaves import (
     reference_leaf,
     renamed_leaf,
 )
-from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, same_equation
+from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, close, same_equation
 from nnjax.optcheck.reading.read_equations import (
     UPDATE,
     Equations,
@@ -49,7 +49,7 @@ class Line(NamedTuple):
     """One equation, of the candidate and of the reference."""
 
     name: str
-    candidate: str  # the right side; UNKNOWN if it could not be read, NONE if there is no such array
+    candidate: str  # right side of the equation; UNKNOWN if it was not read, NONE for a missing array
     reference: str
     differs: bool
     remark: str = ""  # the difference in words, if it is simple
@@ -89,11 +89,10 @@ def read_difference(
     lines, *others = [_lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves]
     if not lines or not all(others):
         return ()
-    different = {line.name for other in others for line in other if line not in lines}
-    first = tuple(_in_leaf(line, leaves[0]) if line.name in different else line for line in lines)
-    for leaf, other in zip(leaves[1:], others, strict=True):
-        first += tuple(_in_leaf(line, leaf) for line in other if line not in lines)
-    lines = first
+    more = [(leaf, line) for leaf, other in zip(leaves[1:], others, strict=True) for line in other if line not in lines]
+    ambiguous = {line.name for _, line in more}
+    lines = tuple(_in_leaf(line, leaves[0]) if line.name in ambiguous else line for line in lines)
+    lines += tuple(_in_leaf(line, leaf) for leaf, line in more)
     return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
 
 
@@ -150,10 +149,8 @@ def _read(
             leaf, gradients_of(reference, leaf, CLIPS, DECAYS), mixtures_of(reference, leaf), likely=expected
         )
 
-    known = UNKNOWN_RULE if reference is UNKNOWN_RULE else None
-    expected = read_equations(
-        theirs, gradients_of(reference, theirs, (), DECAYS if known else ()), mixtures_of(reference, theirs)
-    )
+    decays = DECAYS if reference is UNKNOWN_RULE else ()
+    expected = read_equations(theirs, gradients_of(reference, theirs, (), decays), mixtures_of(reference, theirs))
     ours = renamed_leaf(ours, names_by_likeness(ours, theirs))
     read = equations_of(ours)
     names = min(_assignments(ours, theirs), key=lambda names: _difference_count(_with_names(read, names), expected))
@@ -212,7 +209,7 @@ def _uses_alike(read: Equations, expected: Equations, name: str) -> bool:
     """Return True if the update has the same coefficients of an array as the reference's."""
     a, b = parts_of(read[UPDATE]), parts_of(expected[UPDATE])
     labels = [label for label in a.keys() | b.keys() if label.removesuffix(OVER) == name]
-    return bool(labels) and all(label in a and label in b and close(a[label], b[label]) for label in labels)
+    return bool(labels) and all(label in a and label in b and close(a[label], b[label], SMALL) for label in labels)
 
 
 def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, float]:
@@ -300,8 +297,7 @@ def _difference_count(read: Equations, expected: Equations) -> int:
         ours, theirs = read.get(name), expected.get(name)
         if not same_equation(ours, theirs):
             a, b = parts_of(ours), parts_of(theirs)
-            count += sum(
-                label not in a or label not in b or not close(a[label], b[label]) for label in a.keys() | b.keys()
-            )
+            common = [label for label in a if label in b and close(a[label], b[label], SMALL)]
+            count += len(a.keys() | b.keys()) - len(common)
             count += ours is None or theirs is None or not ours.terms.same_as(theirs.terms)
     return count

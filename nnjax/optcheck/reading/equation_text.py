@@ -3,7 +3,7 @@
 import numpy as np
 
 from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
-from nnjax.optcheck.reading.linear_equations import Equation
+from nnjax.optcheck.reading.linear_equations import Equation, close
 from nnjax.optcheck.reading.read_equations import UPDATE
 from nnjax.optcheck.reading.terms import EPS, OUTSIDE, OVER, PRODUCT
 
@@ -46,7 +46,7 @@ def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:
         term = label.removesuffix(f" {EPS}")
         rest = columns.pop(label)
         with_eps = columns.get(term, 0.0 * rest) * (0.0 if eps is None else eps)
-        if not close(rest, with_eps):
+        if not close(rest, with_eps, SMALL):
             columns[term + OVER] = rest - with_eps
     columns |= {} if eps is None else {EPS: eps}
     return {label: column for label, column in columns.items() if np.nan_to_num(column).any()}
@@ -99,9 +99,9 @@ def _root_below(equation: Equation, betas: tuple[float, ...]) -> str:
 
 
 def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:
-    """Describe the terms of the update that are multiples of the reference's terms; "" if there are none."""
+    """Describe terms of the update that are multiples of the reference's terms, or return ""."""
     a, b = parts_of(ours), parts_of(theirs)
-    common = [label for label in a if label in b and label != EPS and not close(a[label], b[label])]
+    common = [label for label in a if label in b and label != EPS and not close(a[label], b[label], SMALL)]
     if (
         ours is None
         or theirs is None
@@ -111,14 +111,8 @@ def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[f
     ):
         return ""
     ratios = [a[label] / b[label] for label in common]
-    if not all(close(ratio, ratios[0]) for ratio in ratios):
+    if not all(close(ratio, ratios[0], SMALL) for ratio in ratios):
         return ""
     names = ", ".join(label.removesuffix(OVER) for label in common)
     whole = "the update" if a.keys() == b.keys() and len(common) + (EPS in a) == len(a) else f"its term in {names}"
     return f"{whole} is {factor_of(ratios[0], betas)} times that of the reference"
-
-
-def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return True if coefficients are equal up to rounding, at the steps at which both are known."""
-    known = np.isfinite(a) & np.isfinite(b)
-    return bool((np.abs(a - b)[known] <= SMALL * np.abs(b)[known]).all())

@@ -66,12 +66,11 @@ def gradients_of(reference: Formula, leaf: Leaf, clips: Sequence[float], decays:
     decays = [float(hyper.weight_decay), *decays] if rule.decay != "none" else decays
     clips = [c, *clips] if rule.clip == "value" else clips
     gradients = {"g": g} | {decayed_gradient(w): g + w * leaf.params for w in decays}
-    gradients |= {f"clip(g, ±{c:g})": np.clip(g, -c, c) for c in clips}
+    gradients |= {f"clip(g, ±{bound:g})": np.clip(g, -bound, bound) for bound in clips}
     if rule.clip == "global norm":
-        with np.errstate(all="ignore"):
-            factors = {"min(1, {c}/‖all g‖)": np.minimum(1, c / leaf.norms), "{c}/‖all g‖": c / leaf.norms}
-            factors |= {"min(1, {c}/‖all g‖²)": np.minimum(1, c / leaf.norms**2)}
-        gradients |= {f"(g {text.format(c=f'{c:g}')})": g * factor[:, None] for text, factor in factors.items()}
+        with np.errstate(divide="ignore"):
+            clipped = g * np.minimum(1, c / leaf.norms)[:, None]
+        return {f"(g min(1, {c:g}/‖all g‖))": clipped} | gradients
     return gradients
 
 

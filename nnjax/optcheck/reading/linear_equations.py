@@ -53,7 +53,7 @@ def holds(equation: Equation, coefficients: Arrays, tolerance: float = CLOSE) ->
     """Return True if an equation is exact with these coefficients, at the steps at which both are determined."""
     terms, own = equation
     if terms.form in ("max", "min"):
-        return all(_close(own[term], coefficients[term]) for term in own)
+        return all(close(own[term], coefficients[term], LOOSE) for term in own)
     steps = min(len(terms.y), *(len(column) for column in coefficients.values()))
     y, (d, rounding) = terms.y[:steps], (np.broadcast_to(a, terms.y.shape)[:steps] for a in (terms.d, terms.rounding))
     ours, theirs = (np.stack([some[term][:steps] for term in own]) for some in (own, coefficients))
@@ -67,11 +67,12 @@ def holds(equation: Equation, coefficients: Arrays, tolerance: float = CLOSE) ->
     return bool((exact.all(1) | undetermined).all())
 
 
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
+def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    """Return True if coefficients are equal up to a relative difference, at the steps at which both are known."""
     steps = min(len(a), len(b))
     a, b = a[:steps], b[:steps]
     known = np.isfinite(a) & np.isfinite(b)
-    return bool((np.abs(a - b)[known] <= LOOSE * np.abs(b)[known]).all())
+    return bool((np.abs(a - b)[known] <= tolerance * np.abs(b)[known]).all())
 
 
 def _solve(attempt: Terms) -> np.ndarray | None:

@@ -36,7 +36,8 @@ def read_equations(
 
     Args:
       leaf: the arrays.
-      gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay.
+      gradients: the gradient "g" and what may be used in its place, such as the gradient after weight decay; the first
+        one is tried alone at first.
       mixtures: further terms, such as Lion's mixture of the gradient and the first moment.
       likely: equations of the reference, whose terms are tried first.
     """
@@ -52,7 +53,7 @@ def read_equations(
         )
 
     with np.errstate(all="ignore"):
-        plain = {"g": leaf.grads}
+        plain = dict([next(iter(gradients.items()))])
         equations = {name: read(name, functools.partial(of_array, name, plain)) for name in leaf.after}
         decays = {decay for equation in equations.values() if (decay := _weight_decay(equation))}
         others = {decayed_gradient(w): leaf.grads + w * leaf.params for w in decays} | gradients
@@ -65,7 +66,7 @@ def read_equations(
 
 
 def _weight_decay(equation: Equation | None) -> float:
-    """Return the weight decay with which an array averages the gradient, from c g + c w θ; 0 if there is none."""
+    """Return the weight decay w of an array that averages the gradient as c (g + w θ), or 0."""
     if equation is None or not {"g", "θ"} <= equation.coefficients.keys():
         return 0.0
     with np.errstate(all="ignore"):

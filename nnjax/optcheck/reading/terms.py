@@ -55,8 +55,8 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
     if text == "g":
         rare |= {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
-        rare |= {f"{other}²": new**2 for other, new in others.items()}
     for other, new in others.items():
+        rare |= {f"{other}²": new**2}
         rare |= {f"({text} - {other})²": (g - new) ** 2, f"({text} + {other})²": (g + new) ** 2}
         rare |= {f"{text} {other}": g * new, f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
     for chosen in subsets(own):

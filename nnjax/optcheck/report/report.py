@@ -265,7 +265,7 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
 
 
 def _read_equations(diagnosis: Diagnosis) -> list[str]:
-    """Return the equations that were read from the candidate's updates and arrays, beside those of the reference."""
+    """Return lines with the equations that were read, of the candidate and of the reference."""
     lines, known = diagnosis.lines, bool(diagnosis.causes)
     source = "its updates and the arrays that it stores"
     text = [f"cause: no known rule, but all equations of the candidate follow from {source}:"] if known else [

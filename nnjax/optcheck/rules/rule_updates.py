@@ -304,7 +304,7 @@ def _direction(
     v_step = v_step - h.b2**t if rule.second_correction == "subtracted" else v_step
     m_next = _stored(rule.first_storage, m, state.m, c1)
     v_next = _stored(rule.second_storage, v, state.v, c2)
-    if rule.second_storage == "denominator":  # as it is before an ε before the correction is corrected
+    if rule.second_storage == "denominator":  # the stored root is not bias-corrected
         v_next = _denominator(rule, h, v, 1.0 if "before correction" in rule.eps else c2)
     state = state._replace(m=m_next, v=v_next)
 

@@ -57,7 +57,7 @@ class Cause(NamedTuple):
 DOUBLE, SINGLE = "all values are float64", "some values are float32, although all inputs are float64"
 PRECISION = Cause("precision", DOUBLE, SINGLE, "")
 REFERENCE_PRECISION = Cause("precision", SINGLE, DOUBLE, "")
-NO_SCHEDULE = "the learning rate has no schedule of its own"
+NO_SCHEDULE = "the learning rate has no schedule in the optimizer"
 EQUATION = "equation"  # `Cause.place` of an equation that no known choice describes
 BOTH_PRECISIONS = Cause("precision", SINGLE, "some values are float32, and rounded differently", "")
 
@@ -108,7 +108,7 @@ def causes_of(
 
 
 def _is_new_schedule(cause: Cause) -> bool:
-    """Return True if the candidate has a schedule of its own, instead of reading the reference's at another step."""
+    """Return True if the candidate changes the learning rate by a schedule that it contains."""
     return cause.place == "schedule" and cause.value not in ("current", "next", "previous")
 
 

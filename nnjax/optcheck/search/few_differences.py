@@ -117,7 +117,7 @@ class _FirstStep(NamedTuple):
 
 
 def _first_step(target: Target) -> _FirstStep | None:
-    """Return the first step of elements with zero parameters and nonzero gradients; None if there are none."""
+    """Return the first step of elements with zero parameters and nonzero gradients, or None."""
     whole = target.first_steps(1)
     places = _comparable(whole)
     if places.size == 0:
