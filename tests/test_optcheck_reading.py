@@ -243,6 +243,11 @@ def test_a_reference_without_a_known_formula_is_read():
     ]
 
 
+def test_coefficients_that_depend_on_the_gradients_are_not_an_equation():
+    lines = lines_of(MOMENTUM.replace("b + g", "b + g / np.linalg.norm(g)"), reference_of(MOMENTUM))
+    assert {line.name: line.candidate for line in lines if line.differs} == {"b": "?"}
+
+
 def test_gradients_clipped_by_the_norm_of_all_leaves_are_read():
     def update(grads, state, params):
         m, t = state
