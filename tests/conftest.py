@@ -18,6 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the workers share a GPU, if there is one
 
 import jax  # imported before TYPE_CHECKING is set, as are all that nnjax imports
 import optax  # noqa: F401
@@ -58,9 +59,23 @@ def strict_promotion():
         yield
 
 
+if jax.default_backend() != "cpu":  # whose products of float32 numbers have fewer digits by default
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"  # for processes that tests start
+    jax.config.update("jax_default_matmul_precision", "float32")
+
+
+def has_option(name):
+    """Return whether this version of XLA has a compile option."""
+    try:
+        jax.jit(lambda: 0, compiler_options={name: False}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 default_options, default_flags = compiler.get_compile_options, os.environ.get("XLA_FLAGS", "")
 # Emitters that jax_disable_most_optimizations leaves on; a third of the time of compiling small programs is theirs
-FEWER_EMITTERS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_use_xnnpack": False}
+FEWER_EMITTERS = {name: False for name in ("xla_cpu_use_fusion_emitters", "xla_cpu_use_xnnpack") if has_option(name)}
 MOST_PROGRAMS = 2000  # in memory; those of the whole suite would fill several gigabytes
 quickly = jax.make_user_context(False)  # part of the key of JAX's caches, so that each program is compiled as asked
 programs = []

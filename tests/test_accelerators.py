@@ -168,6 +168,7 @@ def test_a_run_that_diverges_in_a_block_takes_no_further_step(in_blocks):
 
 
 def test_the_strategy_goes_by_the_platform(monkeypatch):
+    monkeypatch.setattr(engine, "is_cpu", lambda mesh: True)
     assert engine.Ensemble(make_run(), 2).strategy == "map"
     monkeypatch.setattr(engine, "is_cpu", lambda mesh: False)
     assert engine.Ensemble(make_run(), 2).strategy == "vmap"
