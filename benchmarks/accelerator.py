@@ -84,7 +84,7 @@ def half_precision(size: int) -> Iterator[str]:
     """Yield the throughput of networks in bfloat16, also relative to a matrix product of the same width."""
     for width, batch in ((128 * size, 512 * size), (512 * size, 2048 * size)):
         a = jax.random.normal(KEY, (batch, width), jnp.bfloat16)
-        b = jax.random.normal(KEY, (width, width), jnp.bfloat16) * width**-0.5  # so that products of products stay finite
+        b = jax.random.normal(KEY, (width, width), jnp.bfloat16) * width**-0.5  # so that a·b·b·… stays finite
         limit = 2 * batch * width**2 * PRODUCTS / seconds(partial(products, a, b))
         run = make_run(nn.with_precision(nn.mlp([width, width], 10)), batch)
         flops = 6 * batch * (784 * width + width**2 + 10 * width)
