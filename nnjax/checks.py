@@ -190,7 +190,9 @@ def in_range(where: str, name: str, value: Any, interval: str) -> Any:
     Python floats, because a `np.float64` would promote float32 parameters.
     """
     if not _is_real_scalar(value):
-        raise ValueError(f"{where}: {name} must be one number, got {value!r}; use jax.vmap for several values")
+        several = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0
+        fix = "; use jax.vmap for several values" if several else ""
+        raise ValueError(f"{where}: {name} must be one number, got {value!r}{fix}")
     if is_traced(value):
         return value
     low, high = (float(end) for end in interval[1:-1].split(","))

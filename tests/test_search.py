@@ -508,6 +508,12 @@ def test_nothing_recompiles_for_new_trials_and_a_second_search(caplog):
         ({"keep": 0.0}, ValueError, r"keep must be in \(0, 1\]"),
         ({"method": "grid"}, ValueError, "method"),
         ({"patience": 0}, ValueError, "patience must be ≥ 1"),
+        (
+            {"rungs": (1, 2, 3), "patience": 2},
+            ValueError,
+            "patience=2 stops no trial: with 3 rungs, it must be at most 1",
+        ),
+        ({"rungs": (1, 2), "patience": 1}, ValueError, "with 2 rungs, it must be omitted"),
         ({"trials": 0}, ValueError, "trials must be ≥ 1"),
         ({"score": "f1"}, ValueError, r"\(loss\), with a minus"),
         ({"validation": None}, ValueError, "pass validation= or folds="),
@@ -567,6 +573,7 @@ def test_the_best_trial_of_several_seeds_predicts_with_vmap():
     ("make", "error", "message"),
     [
         (lambda: train.uniform(1, 0), ValueError, "low must be < high"),
+        (lambda: train.uniform("0", 1), ValueError, "low must be one number, got '0'$"),
         (lambda: train.log_uniform(0, 1), ValueError, "> 0"),
         (lambda: train.choice([]), ValueError, "non-empty list"),
         (lambda: train.choice([1, 1]), ValueError, "without duplicates"),

@@ -298,14 +298,16 @@ def _check_arguments(
     checks.one_of("search", "method", method, METHODS)
     if keep is not None:
         checks.in_range("search", "keep", keep, "(0, 1]")
-    if patience is not None:
-        checks.positive_int("search", "patience", patience)
+    epochs = check_rungs(rungs)
+    if patience is not None and checks.positive_int("search", "patience", patience) > len(epochs) - 2:
+        most = f"at most {len(epochs) - 2}" if len(epochs) > 2 else "omitted"
+        raise ValueError(f"search: patience={patience} stops no trial: with {len(epochs)} rungs, it must be {most}")
     reserved = [name for name in dimensions if name in COLUMNS or name.startswith(("validation_", SCORE))]
     if reserved:
         raise ValueError(f"search: {reserved[0]!r} is a column of the table; rename the setting")
     for callback in checks.items("search", "callbacks", callbacks, "[f]"):
         checks.function_of("search", "callbacks", callback, "table")
-    return dimensions, check_rungs(rungs)
+    return dimensions, epochs
 
 
 def _check_scored(validation: Any, folds: Any, seeds: int) -> None:
