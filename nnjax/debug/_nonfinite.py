@@ -165,8 +165,12 @@ def _while(params: Any, inputs: list[_Value], site: _Site, origins: list[Nonfini
 
 
 def _scan(params: Any, inputs: list[_Value], site: _Site, origins: list[NonfiniteOrigin]) -> list[_Value]:
-    n, n_consts, n_carry = params["length"], params["num_consts"], params["num_consts"] + params["num_carry"]
-    consts, carry, xs = inputs[:n_consts], inputs[n_consts:n_carry], inputs[n_carry:]
+    if "ft_in" in params:  # since JAX 0.11
+        n_consts, n_carry, _ = map(len, params["ft_in"].unpack())
+    else:
+        n_consts, n_carry = params["num_consts"], params["num_carry"]
+    n, first_x = params["length"], n_consts + n_carry
+    consts, carry, xs = inputs[:n_consts], inputs[n_consts:first_x], inputs[first_x:]
     # Micro-batches are made by reshaping the batch to (number, rows); in a layer, arrays may have this shape by chance
     shapes = [x.array.shape[:2] for x in xs if x.of_batch and x.array.ndim > 1]
     in_layer = any(re.match(r"\d+_", name) for name in site.scope)
