@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.reading.check_text import holds_as_text, names_in_text
 from nnjax.optcheck.reading.coefficients import SAME, factor_of
 from nnjax.optcheck.reading.equation_text import SMALL, UNKNOWN, equation_text, multiple_text, parts_of
 from nnjax.optcheck.reading.leaves import (
@@ -20,6 +21,7 @@ from nnjax.optcheck.reading.leaves import (
     names_by_likeness,
     reference_leaf,
     renamed_leaf,
+    without_update,
 )
 from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, close, same_equation
 from nnjax.optcheck.reading.read_equations import (
@@ -41,7 +43,7 @@ from nnjax.optcheck.trace.traces import trace
 MOST_ARRAYS = 4  # with more arrays, too many sets of terms would be tried
 CLIPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # bounds of gradients to try
 DECAYS = (1e-4, 5e-4, 1e-3, 0.01, 0.1, -0.01, -1e-4)  # weight decays to try
-NONE = "(no such array, or equal to another)"
+NONE = "(not needed)"  # an array without which the update can be computed
 UNKNOWN_RULE = Formula(UpdateRule(), HyperParams())  # gradient descent, if the rule of the reference is unknown
 
 
@@ -58,6 +60,16 @@ class Line(NamedTuple):
     def known(self) -> bool:
         """Return True if both sides were read."""
         return UNKNOWN not in (self.candidate, self.reference)
+
+    @property
+    def leaf(self) -> str:
+        """Return the leaf in which the equation holds; "" for all leaves."""
+        return self.name.removeprefix("in ").partition(": ")[0] if ": " in self.name else ""
+
+    @property
+    def array(self) -> str:
+        """Return the array on the left side, without the leaf."""
+        return self.name.rpartition(": ")[2]
 
 
 def read_difference(
@@ -86,14 +98,42 @@ def read_difference(
     """
     if isinstance(reference, Formula) and not is_moments(reference.rule):
         return ()
-    lines, *others = [_lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves]
-    if not lines or not all(others):
+    lines_of = {leaf: _lines_of_leaf(adapter, reference, scripts, leaf, deadline) for leaf in leaves}
+    if not all(lines_of.values()):
         return ()
-    more = [(leaf, line) for leaf, other in zip(leaves[1:], others, strict=True) for line in other if line not in lines]
-    ambiguous = {line.name for _, line in more}
-    lines = tuple(_in_leaf(line, leaves[0]) if line.name in ambiguous else line for line in lines)
-    lines += tuple(_in_leaf(line, leaf) for leaf, line in more)
+    lines = _merged(lines_of)
     return lines if any(line.differs for line in lines) and any(line.known for line in lines) else ()
+
+
+def _merged(lines_of: dict[str, tuple[Line, ...]]) -> tuple[Line, ...]:
+    """Return the lines that all leaves have in common, and the others with their leaf."""
+    first, *rest = lines_of.values()
+    common = [line for line in first if all(line in other for other in rest)]
+    lines = [line if line in common else _in_leaf(line, next(iter(lines_of))) for line in first]
+    for leaf, other in itertools.islice(lines_of.items(), 1, None):
+        lines += [_in_leaf(line, leaf) for line in other if line not in common]
+    return tuple(lines)
+
+
+def certain_lines(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Return the lines that are true on their own, although not all equations were read.
+
+    Both sides were read, and so were all arrays that they contain. So a line of the update "u" is left out unless the
+    update was read, and so is an array that only one optimizer has, because the other may have it in another form.
+    """
+    certain = [line for line in lines if line.known and NONE not in (line.candidate, line.reference)]
+    while True:
+        read = {(line.leaf, line.array) for line in certain}
+
+        def is_defined(line: Line, read: set[tuple[str, str]] = read) -> bool:
+            arrays = names_in_text(f"{line.candidate}  {line.reference}") | {line.array.removesuffix("₀")}
+            names = {UPDATE if array == "u" else array for array in arrays}
+            return all({("", name), (line.leaf, name)} & read for name in names)
+
+        defined = [line for line in certain if is_defined(line)]
+        if len(defined) == len(certain):
+            return tuple(certain)
+        certain = defined
 
 
 def _in_leaf(line: Line, leaf: str) -> Line:
@@ -106,7 +146,11 @@ def _lines_of_leaf(
     """Return the lines of one leaf. Equations on which the scripts disagree count as unknown."""
     rule, hyper = reference if isinstance(reference, Formula) else UNKNOWN_RULE
     betas = tuple(float(getattr(hyper, name)) for name in ("b1", "b2") if name in hyper_names(rule))
-    *others, last = [_read(adapter, reference, script, leaf, deadline) for script in scripts]
+    readings: list[_Reading] = []
+    for script in scripts:  # an update that one script shows to be unreadable takes longest, so it is read once
+        readable = all(reading.ours[UPDATE] is not None for reading in readings)
+        readings.append(_read(adapter, reference, script, leaf, deadline, with_update=readable))
+    *others, last = readings
     ours = _agreed(last.ours, [other.ours for other in others])
     theirs = _agreed(last.theirs, [other.theirs for other in others])
     return _lines(last._replace(ours=ours, theirs=theirs), betas)
@@ -121,18 +165,24 @@ def _agreed(equations: Equations, others: Sequence[Equations]) -> Equations:
 
 
 class _Reading(NamedTuple):
-    """The equations of both optimizers on a script, and the initial values of their arrays."""
+    """The equations of both optimizers on a script, and their arrays."""
 
     ours: Equations
     theirs: Equations
-    our_starts: dict[str, np.ndarray]
-    their_starts: dict[str, np.ndarray]
+    our_leaf: Leaf
+    their_leaf: Leaf
 
 
 def _read(
-    adapter: Adapter, reference: Formula | Adapter, script: GradientScript, leaf: str, deadline: Deadline
+    adapter: Adapter,
+    reference: Formula | Adapter,
+    script: GradientScript,
+    leaf: str,
+    deadline: Deadline,
+    *,
+    with_update: bool,
 ) -> _Reading:
-    """Read the equations of both optimizers on a script."""
+    """Read the equations of both optimizers on a script, those of the updates only if `with_update` is True."""
     elements = np.flatnonzero(script.leaf == script.leaf_names.index(f"normal/{leaf}"))
     ours = _leaf_of(adapter, script, elements, deadline)
     if isinstance(reference, Adapter):
@@ -141,34 +191,37 @@ def _read(
         theirs = reference_leaf(reference, elements, ours, script)
     ours = ours._replace(epsilons=tuple(dict.fromkeys((*theirs.epsilons, *ours.epsilons))))
     if max(len(ours.after), len(theirs.after)) > MOST_ARRAYS:
-        return _Reading({UPDATE: None}, {UPDATE: None}, {}, {})
+        return _Reading({UPDATE: None}, {UPDATE: None}, ours, theirs)
     theirs = named_by_sign(theirs) if reference is UNKNOWN_RULE else theirs
 
-    def equations_of(leaf: Leaf) -> Equations:
-        return read_equations(
-            leaf, gradients_of(reference, leaf, CLIPS, DECAYS), mixtures_of(reference, leaf), likely=expected
-        )
+    def equations_of(leaf: Leaf, decays: Sequence[float], clips: Sequence[float], likely: Equations) -> Equations:
+        gradients, mixtures = gradients_of(reference, leaf, clips, decays), mixtures_of(reference, leaf)
+        if with_update and likely.get(UPDATE, 0) is not None:
+            return read_equations(leaf, gradients, mixtures, likely=likely)
+        return read_equations(without_update(leaf), gradients, mixtures, likely=likely) | {UPDATE: None}
 
-    decays = DECAYS if reference is UNKNOWN_RULE else ()
-    expected = read_equations(theirs, gradients_of(reference, theirs, (), decays), mixtures_of(reference, theirs))
+    expected = equations_of(theirs, DECAYS if reference is UNKNOWN_RULE else (), (), {})
     ours = renamed_leaf(ours, names_by_likeness(ours, theirs))
-    read = equations_of(ours)
+    read = equations_of(ours, DECAYS, CLIPS, expected)
     names = min(_assignments(ours, theirs), key=lambda names: _difference_count(_with_names(read, names), expected))
     if any(names[name] != name for name in names):
         ours = renamed_leaf(ours, names)
-        read = equations_of(ours)
+        # another order of the terms does not make the update readable, but Lion's terms depend on the names
+        unreadable = read[UPDATE] is None and not mixtures_of(reference, ours)
+        read = _with_names(read, names) if unreadable else equations_of(ours, DECAYS, CLIPS, expected)
     rate = float(reference.hyper.learning_rate)
-    for name, factor in _scales(read, expected, rate).items():  # such as a velocity that contains the learning rate
+    # without the update, nothing shows whether an array is a multiple of the reference's array or another array
+    scales = _scales(read, expected, rate) if read[UPDATE] is not None else {}
+    for name, factor in scales.items():  # such as a velocity that contains the learning rate
         scaled = ours._replace(
             before=ours.before | {name: ours.before[name] / factor},
             after=ours.after | {name: ours.after[name] / factor},
         )
-        other = equations_of(scaled)
+        other = equations_of(scaled, DECAYS, CLIPS, expected)
         inside = np.isclose(abs(factor), rate, rtol=SAME)
         if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
             ours, read = scaled, other
-    starts = [{name: values[0] for name, values in some.before.items()} for some in (ours, theirs)]
-    return _Reading(settled(read, expected), expected, *starts)
+    return _Reading(settled(read, expected), expected, ours, theirs)
 
 
 def _leaf_of(adapter: Adapter, script: GradientScript, elements: np.ndarray, deadline: Deadline) -> Leaf:
@@ -239,7 +292,7 @@ def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, floa
 
 def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
     """Return the lines of all arrays on which the updates depend, and of initial values that differ."""
-    read, expected, our_starts, their_starts = reading
+    read, expected, our_leaf, their_leaf = reading
     ours, theirs = _needed(read), _needed(expected)
     names = [*(name for name in (*SYMBOLS.values(), *MORE_SYMBOLS) if name in ours | theirs), UPDATE]
     betas = tuple(dict.fromkeys((*betas, *_decay_rates(read))))
@@ -247,14 +300,23 @@ def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
     for name in names:
         a, b = read.get(name), expected.get(name)
         same = name in ours & theirs and same_equation(a, b)
-        reference = equation_text(name, b, betas) if name in theirs else NONE
-        texts = (reference if same else equation_text(name, a, betas) if name in ours else NONE, reference)
-        remark = multiple_text(a, b, betas) if name == UPDATE and not same and "[" in texts[0] else ""
-        lines.append(Line(name, *texts, not same, remark))
-        if name in (ours & theirs) - {UPDATE} and not np.array_equal(our_starts[name], their_starts[name]):
-            ours_text, theirs_text = (_start_text(values[name]) for values in (our_starts, their_starts))
-            lines.append(Line(f"{name}₀", ours_text, theirs_text, differs=True))
+        reference = _checked_text(name, b, betas, their_leaf) if name in theirs else NONE
+        candidate = _checked_text(name, b if same else a, betas, our_leaf) if name in ours else NONE
+        if same != (candidate == reference):  # a difference that the digits do not show, or a text that does not hold
+            candidate = UNKNOWN
+        remark = multiple_text(a, b, betas) if name == UPDATE and not same and "[" in candidate else ""
+        lines.append(Line(name, candidate, reference, not same, remark))
+        if name in (ours & theirs) - {UPDATE}:
+            a, b = our_leaf.before[name][0], their_leaf.before[name][0]
+            if not np.array_equal(a, b):
+                lines.append(Line(f"{name}₀", _start_text(a), _start_text(b), differs=True))
     return tuple(lines)
+
+
+def _checked_text(name: str, equation: Equation | None, betas: tuple[float, ...], leaf: Leaf) -> str:
+    """Return the right side of an equation; UNKNOWN if the text does not reproduce the recorded arrays."""
+    text = equation_text(name, equation, betas)
+    return text if text != UNKNOWN and holds_as_text(text, name, leaf) else UNKNOWN
 
 
 def _start_text(values: np.ndarray) -> str:

@@ -127,6 +127,11 @@ def named_by_sign(leaf: Leaf) -> Leaf:
     return renamed_leaf(leaf, names)
 
 
+def without_update(leaf: Leaf) -> Leaf:
+    """Return the leaf with updates of zero, whose equation is read at once."""
+    return leaf._replace(updates=np.zeros_like(leaf.updates))
+
+
 def _likeness(a: np.ndarray, b: np.ndarray) -> float:
     """Return the correlation of two arrays after compressing their magnitudes."""
     x, y = (np.sign(array) * np.abs(array) ** COMPRESS for array in (a, b))

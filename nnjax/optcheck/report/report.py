@@ -269,7 +269,7 @@ def _read_equations(diagnosis: Diagnosis) -> list[str]:
     lines, known = diagnosis.lines, bool(diagnosis.causes)
     source = "its updates and the arrays that it stores"
     text = [f"cause: no known rule, but all equations of the candidate follow from {source}:"] if known else [
-        f"equations that follow from {source}; those with ? could not be read:"
+        f"some equations follow from {source}; the others could not be read:"
     ]  # fmt: skip
     text += [f"  - {cause.candidate}; the reference: {cause.reference}  [{cause.id}]" for cause in diagnosis.causes]
     left = ["candidate", *(f"{line.name} ← {line.candidate}" for line in lines)]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.reading.difference import Line
+from nnjax.optcheck.reading.difference import Line, certain_lines
 from nnjax.optcheck.rules.families import hyper_names, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
@@ -55,13 +55,14 @@ class Diagnosis(NamedTuple):
     not_observed: tuple[str, ...] = ()  # what could differ without changing these updates
     refuted: int = 0  # number of rules that reproduce the first script, but not the second
     lines: tuple[Line, ...] = ()  # equations read from what the candidate stores, if no rule explains the difference
+    partial: bool = False  # True if `lines` are only some of the equations, so they are no causes
 
     @property
     def causes(self) -> tuple[Cause, ...]:
         """Return the causes of the first explanation, or the equations that differ if all of them were read."""
         if self.explanations and self.reference is not None:
             return self.explanations[0].causes
-        return causes_of_lines(self.lines) if _is_complete(self.lines) else ()
+        return () if self.partial else causes_of_lines(self.lines)
 
 
 def target_of(updates_trace: Trace, script: GradientScript, dtype: str) -> Target:
@@ -144,6 +145,8 @@ def diagnose(
     explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)))
     if explanations:
         explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
+    explained = explanations != [] and reference is not None
+    read_lines = () if explained else lines()
     return Diagnosis(
         reference=reference,
         explanations=tuple(explanations),
@@ -153,7 +156,8 @@ def diagnose(
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
         not_observed=() if reference is None else not_observed(reference, reference_target),
         refuted=refuted,
-        lines=() if explanations and reference is not None else lines(),
+        lines=() if explained else read_lines if _is_complete(read_lines) else certain_lines(read_lines),
+        partial=not explained and not _is_complete(read_lines),
     )
 
 
