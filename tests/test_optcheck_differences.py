@@ -5,6 +5,7 @@ import os
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -453,3 +454,48 @@ def test_a_schedule_of_the_reference_is_not_denied():
     )
     assert own.reference == "the learning rate has no schedule in the optimizer"
     assert other.reference == "the learning rate is divided by 1 + κ (t - 1)"
+
+
+def norm_of(tree):
+    return jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
+
+
+def with_gradients(optimizer, change):
+    return optimizer.init, lambda grads, state, params=None: optimizer.update(change(grads), state, params)
+
+
+@pytest.mark.parametrize("scope", ["global", "leaf"])
+def test_gradients_that_are_always_normalised_are_not_called_clipped(scope):
+    def scaled(grads):
+        norms = jax.tree.map(lambda g: norm_of(grads if scope == "global" else g), grads)
+        return jax.tree.map(lambda g, norm: g / norm, grads, norms)
+
+    adam, clipping = optax.adam(1e-3), optax.clip_by_global_norm(1.0)
+    assert ids(with_gradients(adam, scaled), adam) == {f"clip-scaled-{scope}-norm", "clip"}
+    if scope == "global":
+        report = optcheck.compare(with_gradients(adam, scaled), optax.chain(clipping, adam))
+        assert [cause.id for cause in report.causes] == ["clip-scaled-global-norm"]
+        assert "c g / ‖all g‖" in str(report)
+
+
+def ids(candidate, reference):
+    return {cause.id for cause in optcheck.compare(candidate, reference).causes}
+
+
+@pytest.mark.parametrize(
+    ("reference", "inside", "outside", "choice"),
+    [
+        ("torch.adamax", 1e-8, 0.0, "second-largest-ever-with-eps"),
+        ("keras.adamax", 0.0, 1e-7, "second-largest-ever"),
+    ],
+)
+def test_a_maximum_without_decay_is_not_called_a_maximum_of_corrected_moments(reference, inside, outside, choice):
+    def adamax(params, grads, state):
+        m, v, t = state or (*({k: np.zeros_like(p) for k, p in params.items()},) * 2, 0)
+        m = {k: 0.9 * m[k] + 0.1 * g for k, g in grads.items()}
+        v = {k: np.maximum(v[k], np.abs(g) + inside) for k, g in grads.items()}
+        params = {k: p - 0.001 * m[k] / (1 - 0.9 ** (t + 1)) / (v[k] + outside) for k, p in params.items()}
+        return params, (m, v, t + 1)
+
+    causes = optcheck.compare(adamax, reference).causes
+    assert [cause.candidate for cause in causes] == ["β₂ is 1"] or [cause.id for cause in causes] == [choice]

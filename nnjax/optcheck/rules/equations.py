@@ -9,6 +9,8 @@ CLIP = {
     "value": "clip(g, ±c)",
     "global norm": "g · min(1, c/‖all g‖)",
     "leaf norm": "g · min(1, c/‖g‖)",
+    "scaled leaf norm": "c g / ‖g‖",
+    "scaled global norm": "c g / ‖all g‖",
     "unit leaf norm": "g / (‖g‖ + ε)",
     "unit global norm": "g / (‖all g‖ + ε)",
 }
@@ -54,6 +56,8 @@ SECOND = {
     "trace": "β₂ v + g²",
     "sum": "v + g²",
     "largest": "max(β₂ v, |g|)",
+    "largest ever": "max(v, |g|)",
+    "largest ever with eps": "max(v, |g| + ε)",
     "largest of m": "max(β₂ v, |m|)",
     "largest weighted": "max(β₂ v, (1 - β₂) |g|)",
     "largest with eps": "max(β₂ v, |g| + ε)",

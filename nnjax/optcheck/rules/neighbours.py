@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES
-from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LAMB, LION, Formula, HyperParams, UpdateRule
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, LAMB, LION, WITH_EPS, Formula, HyperParams, UpdateRule
 
 DECAYING = ("ema", "ema from first", "trace", "belief", "absolute", "m squared")  # second moments that decay as β₂ v
 BOTH_MOMENTS = {  # usually chosen together: the same change to both moments counts as one mistake, not two
@@ -17,7 +17,9 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
 
 
 NEGLIGIBLE = 1e-6  # a fitted decay rate below is 0
-WITHOUT_RATE = ("none", "mean", "sum", "absolute sum", "largest square")  # moments without a decay rate
+WITHOUT_RATE = (  # moments without a decay rate
+    "none", "mean", "sum", "absolute sum", "largest square", "largest ever", "largest ever with eps",
+)  # fmt: skip
 DECREASING = (  # schedules with a κ
     "inverse time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
 )  # fmt: skip
@@ -26,7 +28,9 @@ FEATURES = (
     "velocity_storage",
 )  # fmt: skip
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
-    "clip": ("unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm"),
+    "clip": (
+        "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm",
+    ),
     "counter": ("per leaf", "double"),
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
@@ -51,7 +55,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
-        "ema from first", "precedence", "without b2", "both", "squared weight", "minus",
+        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both", "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
     "second_scope": ("global norm", "leaf norm", "leaf mean"),
@@ -168,7 +172,10 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("decay", "of m"): rule.first == "none",
         ("eps", "before correction"): no_correction,
         ("eps", "inside before correction"): no_correction,
-        ("eps", "floor"): rule.second == "largest with eps",
+        ("eps", "floor"): rule.second in WITH_EPS,
+        # the maximum of max(β₂ v, |g|) is max(v, |g|), "largest ever"
+        ("maximum", "in v"): rule.second.startswith("largest"),
+        ("maximum", "corrected"): rule.second.startswith("largest") and no_correction,
         ("decay", "l2 in m"): one_moment,
         ("decay", "l2 in v"): one_moment,
         ("decay", "in velocity"): not velocity or (one_moment and rule.first == rule.second),
@@ -215,7 +222,7 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         or (rule.first != "none" and _has_rate(rule.first_correction))
         or rule.second in ("with b1", "mixed"),
         "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
-        "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second == "largest with eps"))
+        "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second in WITH_EPS))
         or "unit" in rule.clip,
         "momentum": rule.velocity != "none",
         "dampening": "dampened" in rule.velocity,

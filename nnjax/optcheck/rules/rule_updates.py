@@ -91,6 +91,8 @@ SECOND: Choices = {
     "trace": lambda h, s, g, m, t: h.b2 * s.v + g**2,
     "sum": lambda h, s, g, m, t: s.v + g**2,
     "largest": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g)),
+    "largest ever": lambda h, s, g, m, t: np.maximum(s.v, np.abs(g)),
+    "largest ever with eps": lambda h, s, g, m, t: np.maximum(s.v, np.abs(g) + h.eps),
     "largest of m": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m)),
     "largest weighted": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g)),
     "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
@@ -475,6 +477,8 @@ def _clip(clip: str, g: np.ndarray, h: HyperParams, leaf: np.ndarray) -> np.ndar
     norm = _leaf_norms(g, leaf) if "leaf norm" in clip else np.sqrt((g**2).sum(-1, keepdims=True))
     if "unit" in clip:
         return g / np.where(norm + h.eps > 0, norm + h.eps, 1.0)
+    if "scaled" in clip:
+        return g * bound / np.where(norm > 0, norm, 1.0)
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
 
 

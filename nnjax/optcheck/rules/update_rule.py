@@ -7,7 +7,8 @@ import numpy as np
 GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # added to the gradient
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
 STARTS = ("first_start", "second_start", "velocity_start")  # hyper-parameters with the initial values of the state
-LINEAR = ("largest", "largest of m", "largest weighted", "largest with eps", "absolute")  # see `is_linear`
+WITH_EPS = ("largest with eps", "largest ever with eps")  # second moments that contain ε
+LINEAR = ("largest", "largest ever", "largest of m", "largest weighted", *WITH_EPS, "absolute")  # see `is_linear`
 # First moments that the step averages with β₁
 LION = (
     "lion", "lion full gradient", "lion trace", "lion new m", "lion of signs", "lion of steps", "lion stored step",

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,13 +98,20 @@ def causes_of(
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
     both = ours & theirs | {*STARTS, "eps_root", "eps_state", "momentum_decay"}
-    for name, text in HYPER_NAMES.items():
+    for name in HYPER_NAMES:
+        text = hyper_name(name, candidate.rule)
         old, new = float(getattr(reference.hyper, name)), float(getattr(candidate.hyper, name))
         if name in both and not np.isclose(old, new, rtol=1e-6, atol=0):
             causes.append(Cause(name, f"{text} is {old:.6g}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
         elif name in ours - theirs:
             causes.append(Cause(name, f"there is no {text}", f"{text} is {new:.6g}", f"{new:.6g}", leaves))
     return tuple(causes)
+
+
+def hyper_name(name: str, rule: Any) -> str:
+    """Return the name of a hyper-parameter in a rule, such as "clipping bound"."""
+    scaled = name == "clip" and "scaled" in rule.clip
+    return "norm to which gradients are scaled" if scaled else HYPER_NAMES[name]
 
 
 def _is_new_schedule(cause: Cause) -> bool:

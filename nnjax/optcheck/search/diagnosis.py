@@ -13,12 +13,12 @@ from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.budget import Attempt, Budget, Level
 from nnjax.optcheck.search.causes import (
     BOTH_PRECISIONS,
-    HYPER_NAMES,
     PRECISION,
     REFERENCE_PRECISION,
     Cause,
     causes_of,
     causes_of_lines,
+    hyper_name,
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
 from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
@@ -307,7 +307,7 @@ def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
         value = float(getattr(hyper, name))
         new_value = 1 - 2 * (1 - value) if name in DECAY_RATES else 2 * value
         if value != 0 and reproduces(Formula(rule, hyper._replace(**{name: new_value})), target):
-            remarks.append(HYPER_NAMES[name])
+            remarks.append(hyper_name(name, rule))
     if rule.decay == "none":
         remarks.append("weight decay (the reference has none)")
     return tuple(remarks)
