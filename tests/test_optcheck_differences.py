@@ -17,7 +17,7 @@ from nnjax.optcheck.rules.rule_choices import CHOICES
 from nnjax.optcheck.rules.update_rule import Formula, HyperParams
 from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.causes import causes_of
-from nnjax.optcheck.search.fitting import Target
+from nnjax.optcheck.search.fitting import Target, fit_sample
 from nnjax.optcheck.search.rule_search import search
 from nnjax.optcheck.trace.gradient_script import STEPS, gradient_script, rule_inputs
 from nnjax.optcheck.trace.tolerance import rounding_bound
@@ -499,3 +499,16 @@ def test_a_maximum_without_decay_is_not_called_a_maximum_of_corrected_moments(re
 
     causes = optcheck.compare(adamax, reference).causes
     assert [cause.candidate for cause in causes] == ["β₂ is 1"] or [cause.id for cause in causes] == [choice]
+
+
+@pytest.mark.parametrize("clip", ["global norm", "scaled global norm", "unit global norm"])
+def test_rules_that_clip_by_the_global_norm_are_fitted_to_a_sample(clip):
+    formula = ADAMW._replace(rule=ADAMW.rule._replace(clip=clip))
+    updates = update_array(formula, INPUTS)
+    target = Target(updates, rounding_bound(updates, updates, INPUTS.params, "float64"), INPUTS)
+    small = fit_sample(formula.rule, target)
+    assert small.updates.shape[1] < updates.shape[1] / 10
+    np.testing.assert_allclose(update_array(formula, small.inputs), small.updates, rtol=1e-12)
+    assert fit_sample(formula.rule, small) is small
+    by_step = formula.rule._replace(clip="step global norm")
+    assert fit_sample(by_step, target) is target

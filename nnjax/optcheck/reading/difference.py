@@ -153,7 +153,22 @@ def _lines_of_leaf(
     *others, last = readings
     ours = _agreed(last.ours, [other.ours for other in others])
     theirs = _agreed(last.theirs, [other.theirs for other in others])
-    return _lines(last._replace(ours=ours, theirs=theirs), betas)
+    lines = _lines(last._replace(ours=ours, theirs=theirs), betas)
+    eps = float(hyper.eps) if isinstance(reference, Formula) and "eps" in hyper_names(rule) else 0.0
+    return _with_hidden_eps(lines, theirs, eps)
+
+
+def _with_hidden_eps(lines: tuple[Line, ...], theirs: Equations, eps: float) -> tuple[Line, ...]:
+    """Add a remark to the line of the update if ε is missing in the equations of the reference because it is tiny."""
+    labels = {label for equation in theirs.values() for label in parts_of(equation)}
+    hidden = eps > 0 and EPS not in labels and not any(f"{eps:.5g}" in line.reference for line in lines)
+    remark = f"ε = {eps:.5g} of the reference is missing in its equations, because its effect is below rounding here"
+    return tuple(
+        line._replace(remark="; ".join(filter(None, (line.remark, remark))))
+        if hidden and line.name == UPDATE and line.known
+        else line
+        for line in lines
+    )
 
 
 def _agreed(equations: Equations, others: Sequence[Equations]) -> Equations:

@@ -141,6 +141,14 @@ def is_by_tree(rule: Any) -> bool:
     return "global norm" in rule.clip or rule.second_scope == "global norm"
 
 
+def clips_by_tree(rule: Any) -> bool:
+    """Return True if the update of an element depends on others only by the global norm of the gradients."""
+    if type(rule) in FAMILIES or "global norm" not in rule.clip or rule.clip.startswith("step "):
+        return False
+    others = (rule.rounding, rule.accumulation, rule.variance, rule.centre, rule.trust)
+    return rule.second_scope == "element" and others == ("none",) * len(others)
+
+
 def equations(formula: Formula) -> list[str]:
     """Return the equations of one step in order, followed by a line with the hyper-parameters."""
     if type(formula.rule) in FAMILIES:

@@ -29,7 +29,8 @@ FEATURES = (
 )  # fmt: skip
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
     "clip": (
-        "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value", "step global norm", "step leaf norm",
+        "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value",
+        "step global norm", "step leaf norm",
     ),
     "counter": ("per leaf", "double"),
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
@@ -55,7 +56,8 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
-        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both", "squared weight", "minus",
+        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both",
+        "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
     "second_scope": ("global norm", "leaf norm", "leaf mean"),

@@ -254,7 +254,8 @@ def steps(formula: Formula, inputs: Inputs) -> Iterator[tuple[np.ndarray, State]
             reduced = gradient + h.gamma * h.b1 / (1 - h.b1) * (gradient - state.g_old)
             state = state._replace(g_old=zero + gradient)
         g = _centre(rule.centre, reduced, inputs.row)
-        g = g if rule.clip.startswith("step ") else _clip(rule.clip, g, h, inputs.leaf)
+        norm = None if inputs.norms is None else inputs.norms[k]
+        g = g if rule.clip.startswith("step ") else _clip(rule.clip, g, h, inputs.leaf, norm)
         g_decay = g + _gradient_decay(rule.decay, h.weight_decay, p) if rule.decay in GRADIENT_DECAY else g
         both = (g if rule.decay == "l2 in m" else g_decay), (g if rule.decay == "l2 in v" else g_decay)
         d, state = _direction(formula._replace(hyper=h), state, both, p, t, inputs.leaf)
@@ -468,13 +469,19 @@ def _shared(scope: str, g: np.ndarray, leaf: np.ndarray) -> np.ndarray:
     return norms / np.sqrt(np.bincount(leaf)[leaf]) if scope == "leaf mean" else norms
 
 
-def _clip(clip: str, g: np.ndarray, h: HyperParams, leaf: np.ndarray) -> np.ndarray:
+def _clip(
+    clip: str, g: np.ndarray, h: HyperParams, leaf: np.ndarray, global_norm: np.ndarray | None = None
+) -> np.ndarray:
+    """Return clipped gradients or steps; the global norm is computed from them if it is None."""
     if clip == "none":
         return g
     bound = h.clip
     if clip == "value":
         return np.clip(g, -bound, bound)
-    norm = _leaf_norms(g, leaf) if "leaf norm" in clip else np.sqrt((g**2).sum(-1, keepdims=True))
+    if "leaf norm" in clip:
+        norm = _leaf_norms(g, leaf)
+    else:
+        norm = np.sqrt((g**2).sum(-1, keepdims=True)) if global_norm is None else np.asarray(global_norm)
     if "unit" in clip:
         return g / np.where(norm + h.eps > 0, norm + h.eps, 1.0)
     if "scaled" in clip:

@@ -101,6 +101,7 @@ class Inputs(NamedTuple):
     leaf_count: int
     row: np.ndarray  # (elements,), index of the element's row, or -1 in leaves with fewer than 2 dimensions
     shapes: tuple[tuple[int, ...], ...] = ()  # shapes of the leaves, by their index
+    norms: np.ndarray | None = None  # (steps,), norms of the gradients of all elements if some elements are left out
 
 
 def is_linear(rule: UpdateRule) -> bool:

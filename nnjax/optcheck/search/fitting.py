@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.rules.families import hyper_names, is_by_leaf, is_by_tree, is_costly, update_array, updates
+from nnjax.optcheck.rules.families import (
+    clips_by_tree,
+    hyper_names,
+    is_by_leaf,
+    is_by_tree,
+    is_costly,
+    update_array,
+    updates,
+)
 from nnjax.optcheck.rules.named.sophia import SophiaRule
 from nnjax.optcheck.rules.rule_updates import roundings
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
@@ -53,7 +61,8 @@ class Target(NamedTuple):
     def first_steps(self, steps: int) -> "Target":
         """Return the target restricted to its first steps."""
         grads, params, rates = (array[:steps] for array in self.inputs[:3])
-        inputs = self.inputs._replace(grads=grads, params=params, rates=rates)
+        norms = None if self.inputs.norms is None else self.inputs.norms[:steps]
+        inputs = self.inputs._replace(grads=grads, params=params, rates=rates, norms=norms)
         return Target(self.updates[:steps], self.bound[:steps], inputs)
 
 
@@ -82,12 +91,17 @@ def sample_of(target: Target) -> np.ndarray:
     return np.unique(np.linspace(0, target.updates.shape[1] - 1, SAMPLE).astype(int))
 
 
-def _fit_sample(rule: Any, target: Target, *, rough: bool = False) -> Target:
+def fit_sample(rule: Any, target: Target, *, rough: bool = False) -> Target:
     """Return the target for fits: one leaf of each shape if the rule is costly and works by leaf, else see `sample`.
 
-    For rough fits of other rules that work by leaf, return one leaf.
+    For rough fits of other rules that work by leaf, return one leaf. If the rule only clips gradients by their global
+    norm, return a sample with this norm.
     """
     leaf, shapes = target.inputs.leaf, target.inputs.shapes
+    if clips_by_tree(rule) and target.inputs.norms is None:
+        norms = np.sqrt((target.inputs.grads**2).sum(1))
+        target = target.select(sample_of(target))
+        return target._replace(inputs=target.inputs._replace(norms=norms))
     if rough and is_by_leaf(rule) and not is_by_tree(rule) and not is_costly(rule):
         return target.select(np.flatnonzero(leaf == leaf[0]))
     if not is_costly(rule) or is_by_tree(rule):
@@ -131,7 +145,7 @@ def _largest_error(values: np.ndarray, target: Target) -> float:
 
 def fit_roughly(formula: Formula, target: Target, names: Sequence[str] | None = None) -> Fit:
     """Fit a rule to 12 steps with few evaluations (10 ms instead of 100 ms), to decide whether `fit` is worthwhile."""
-    target = _fit_sample(formula.rule, target.first_steps(12), rough=True)
+    target = fit_sample(formula.rule, target.first_steps(12), rough=True)
     names = free_names(formula) if names is None else names
     if is_costly(formula.rule):
         scaled = fit_learning_rate(formula, target)
@@ -147,7 +161,7 @@ def fit(formula: Formula, target: Target, names: Sequence[str] | None = None) ->
       target: the updates to reproduce.
       names: the hyper-parameters to fit; None means all that `free_names` returns.
     """
-    target, names = _fit_sample(formula.rule, target), free_names(formula) if names is None else names
+    target, names = fit_sample(formula.rule, target), free_names(formula) if names is None else names
     costly = is_costly(formula.rule)
     best = _least_squares(formula, target, names, evaluations=40 if costly else 60)
     if best.cost >= 1e-12 and not costly:

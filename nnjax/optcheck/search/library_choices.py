@@ -77,7 +77,7 @@ def similar_choices(target: Target) -> tuple[list[Choice], int]:
 
 
 def _script_of(inputs: Inputs) -> _Script:
-    grads, params, rates, leaf, leaf_count, row, shapes = inputs
+    grads, params, rates, leaf, leaf_count, row, shapes, _ = inputs
     contents = [np.ascontiguousarray(array).tobytes() for array in (grads, params, rates, leaf.astype(np.int64), row)]
     return _Script(grads.shape, tuple(contents), leaf_count, tuple(shapes))
 
