@@ -45,9 +45,10 @@ def holds_as_text(text: str, name: str, leaf: Leaf) -> bool:
     with np.errstate(all="ignore"):
         value, size = np.broadcast_to(result.value, y.shape), np.broadcast_to(result.size, y.shape)
         near = np.abs(value - y) <= (ROUNDED if rounded else EXACT) * np.maximum(size, np.abs(y)) + rounding
+    left_out = (leaf.grads == 0) & (leaf.params == 0) & (y == 0)  # elements that overflow
     missing = np.isnan(value) & ((y == 0) | ~np.isfinite(y))  # 0 / 0, or a step whose coefficient is not listed
     listed = np.isnan(value).all(1, keepdims=True) if "…" in text else False
-    return bool((near | missing | listed | ~np.isfinite(y)).all())
+    return bool((near | left_out | missing | listed | ~np.isfinite(y)).all())
 
 
 def names_in_text(text: str) -> set[str]:

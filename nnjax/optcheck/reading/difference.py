@@ -161,7 +161,8 @@ def _lines_of_leaf(
 def _with_hidden_eps(lines: tuple[Line, ...], theirs: Equations, eps: float) -> tuple[Line, ...]:
     """Add a remark to the line of the update if ε is missing in the equations of the reference because it is tiny."""
     labels = {label for equation in theirs.values() for label in parts_of(equation)}
-    hidden = eps > 0 and EPS not in labels and not any(f"{eps:.5g}" in line.reference for line in lines)
+    texts = "  ".join((*labels, *(line.reference for line in lines)))
+    hidden = eps > 0 and EPS not in texts and f"{eps:.5g}" not in texts
     remark = f"ε = {eps:.5g} of the reference is missing in its equations, because its effect is below rounding here"
     return tuple(
         line._replace(remark="; ".join(filter(None, (line.remark, remark))))
