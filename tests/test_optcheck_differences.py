@@ -512,3 +512,9 @@ def test_rules_that_clip_by_the_global_norm_are_fitted_to_a_sample(clip):
     assert fit_sample(formula.rule, small) is small
     by_step = formula.rule._replace(clip="step global norm")
     assert fit_sample(by_step, target) is target
+
+
+def test_causes_of_a_rule_without_clipping_are_named():
+    adan, hyper = LIBRARY_RULES["optax.adan"]
+    changed = Formula(adan, hyper._replace(b3=0.5))
+    assert [cause.id for cause in causes_of(Formula(adan, hyper), changed)] == ["b3"]

@@ -110,7 +110,7 @@ def causes_of(
 
 def hyper_name(name: str, rule: Any) -> str:
     """Return the name of a hyper-parameter in a rule, such as "clipping bound"."""
-    scaled = name == "clip" and "scaled" in rule.clip
+    scaled = name == "clip" and "scaled" in getattr(rule, "clip", "")
     return "norm to which gradients are scaled" if scaled else HYPER_NAMES[name]
 
 
