@@ -403,3 +403,10 @@ def test_the_arrays_of_a_text_are_known():
     assert names_in_text("θ - 1e-08 √(1 - 0.9ᵗ) m_old / (√(v_max - ḡ²) + min(1, 0.1 t)) sign(θ) + 0.1 u²") == {
         "m", "v_max", "ḡ", "u",
     }  # fmt: skip
+
+
+def test_an_array_that_the_reference_does_not_need_is_left_out_of_the_fix():
+    text = ADAM.replace("g\nv", "(x + g)\nx = x + g\nv")
+    report = optcheck.compare(Program(text), optax.adam(1e-3), max_fits=400)
+    assert ("x ← x + g", "x ← (not needed)") in [(cause.candidate, cause.reference) for cause in report.causes]
+    assert "no x" in report.fixes[0]

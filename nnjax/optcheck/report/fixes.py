@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from nnjax.optcheck.calling.adapters import adapt
+from nnjax.optcheck.reading.difference import NONE
 from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.library_calls import optax_call, torch_call
 from nnjax.optcheck.rules.update_rule import Formula
@@ -36,7 +37,9 @@ def fixes(diagnosis: Diagnosis, observation: Observation, *, torch: bool, deadli
       deadline: the time limit, checked before every step.
     """
     if not diagnosis.explanations or diagnosis.reference is None:
-        changes = [cause.reference for cause in diagnosis.causes]
+        changes = [
+            f"no {cause.value}" if cause.reference.endswith(NONE) else cause.reference for cause in diagnosis.causes
+        ]
         return (f"in the candidate, use {';  '.join(changes)}",) if changes else ()
     explanation = diagnosis.explanations[0]
     lines = _changes(equations(explanation.formula), equations(diagnosis.reference))
