@@ -175,6 +175,11 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("eps", "before correction"): no_correction,
         ("eps", "inside before correction"): no_correction,
         ("eps", "floor"): rule.second in WITH_EPS,
+        # without a maximum that decays, the same as "largest square"
+        **{
+            ("second", choice): not rule.second.startswith("largest") or rule.second == "largest square"
+            for choice in ("largest ever", "largest ever with eps")
+        },
         # the maximum of max(β₂ v, |g|) is max(v, |g|), "largest ever"
         ("maximum", "in v"): rule.second.startswith("largest"),
         ("maximum", "corrected"): rule.second.startswith("largest") and no_correction,
