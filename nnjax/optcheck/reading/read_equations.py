@@ -81,7 +81,7 @@ def settled(read: Equations, expected: Equations) -> Equations:
     settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
-            for term in equation.terms.values:
+            for term in equation.coefficients:
                 known = expected.get(name)
                 equation = _with_likely(equation, term, None if known is None else known.coefficients.get(term))  # noqa: PLW2901
             settled[name] = equation
