@@ -12,6 +12,7 @@ SHOWN = 5  # number of coefficients that are listed if no formula is found
 USUAL = (0.9, 0.99, 0.999, 0.95)  # other decay rates, tried if those of both optimizers do not fit
 MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
 LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
+LEAST_GROWING = 3  # smallest number of steps before a schedule is constant
 POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator
     -1.0: ("", "(1 - {b}{t})"),
     0.5: ("√(1 - {b}{t})", ""),
@@ -78,7 +79,7 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
         slope = float((ratio[-1] - ratio[0]) / (t[-1] - t[0]))
         return Factor(_rounded(slope), (f"(t + {ratio[0] / slope - t[0]:.4g})",))
     growing = np.flatnonzero(np.abs(ratio - ratio[-1]) > SAME * np.abs(ratio[-1]))
-    if growing.size and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
+    if growing.size >= LEAST_GROWING and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
         return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
     if _is_linear(t, 1 / ratio):
         slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnjax.optcheck.reading.least_squares import best_coefficients
+from nnjax.optcheck.reading.least_squares import best_coefficients, determined
 from nnjax.optcheck.reading.terms import OVER, Terms
 
 LARGE = 0.85  # from this quantile on, v is so large that ε hardly matters
@@ -14,7 +14,7 @@ NEWTON = "change of ε"
 
 
 def with_eps_inside(attempt: Terms) -> tuple[Terms, np.ndarray] | None:
-    """Return the equation with D = √(v + ε), and ε at each step; None if there is no such ε.
+    """Return the equation with D = √(v + ε), and ε at each step, NaN if unknown; None if there is no such ε.
 
     The numerator is solved first where v is large. Then each element with a small v has an ε of its own, because
     y = numerator / √(v + ε). The median of these is improved by Newton's method.
@@ -42,7 +42,12 @@ def with_eps_inside(attempt: Terms) -> tuple[Terms, np.ndarray] | None:
         solution = best_coefficients(current._replace(values=current.values | {NEWTON: slope}), np.ones_like(current.y))
         start, change = solution[:, :-1], solution[:, -1]
         eps = np.clip(eps + np.nan_to_num(change), eps / 10, eps * 10)
-    return attempt.with_eps_inside(eps), eps
+    # a constant v, such as at the first step, scales the numerator as ε does
+    unknown = slope.any(1) & ~determined(current._replace(values=current.values | {NEWTON: slope}))
+    if unknown.all():
+        return None
+    eps = np.where(unknown, np.median(eps[~unknown]), eps)
+    return attempt.with_eps_inside(eps), np.where(unknown, np.nan, eps)
 
 
 def _parts(attempt: Terms, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

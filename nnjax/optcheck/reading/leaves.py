@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnjax.optcheck.reading.coefficients import Factor, product, total
+from nnjax.optcheck.reading.finite_values import with_finite_values
 from nnjax.optcheck.reading.terms import Arrays, Leaf
 from nnjax.optcheck.rules.families import is_by_tree
 from nnjax.optcheck.rules.rule_updates import steps
@@ -32,7 +33,8 @@ def candidate_leaf(
     )
     grads = rule_inputs(script).grads
     norms = np.sqrt((grads**2).sum(1))
-    return Leaf(grads[:, elements], params, updates, ROUNDING * size, norms, (1e-8,), before, after)
+    leaf = Leaf(grads[:, elements], params, updates, ROUNDING * size, norms, (1e-8,), before, after)
+    return with_finite_values(leaf)
 
 
 def reference_leaf(reference: Formula, elements: np.ndarray, ours: Leaf, script: GradientScript) -> Leaf:

@@ -7,10 +7,14 @@ import numpy as np
 
 from nnjax.optcheck.reading.eps_inside import with_eps_inside
 from nnjax.optcheck.reading.least_squares import EXACT, exact_coefficients
-from nnjax.optcheck.reading.terms import EPS, INSIDE, PROBE, Arrays, Terms
+from nnjax.optcheck.reading.probes import possible
+from nnjax.optcheck.reading.terms import EPS, INSIDE, Arrays, Terms
 
 CLOSE = 3e-9  # largest error of an equation with the exact coefficients of another equation, relative to its terms
 LOOSE = 1e-6  # the same with coefficients that were read, and the largest relative difference of equal coefficients
+
+
+ROUNDS = 3  # of the solution with one ε
 
 
 class Equation(NamedTuple):
@@ -23,7 +27,7 @@ class Equation(NamedTuple):
 
 def first_exact(attempts: Iterator[Terms]) -> Equation | None:
     """Return the equation of the first attempt that is exact at all steps, without unnecessary terms."""
-    for attempt in attempts:
+    for attempt in possible(attempts):
         if (equation := _solve(attempt)) is None:
             continue
         for term in [term for term in attempt.values if term != EPS and attempt.form not in ("max", "min")]:
@@ -82,20 +86,58 @@ def _solve(attempt: Terms) -> Equation | None:
     if attempt.form in ("max", "min"):
         solution = _solve_limit(attempt)
         return None if solution is None else Equation(attempt, dict(zip(attempt.values, solution.T, strict=True)))
-    probe = attempt.at_step(min(PROBE, len(attempt.y) - 1))
-    return None if _solve_sum(probe) is None else _solve_sum(attempt)
-
-
-def _solve_sum(attempt: Terms) -> Equation | None:
-    """Return the equation with its exact coefficients, else None."""
-    extra: Arrays = {}
     if attempt.square is not None:
-        if (inside := with_eps_inside(attempt)) is None:
-            return None
-        attempt, extra = inside[0], {INSIDE: inside[1]}
+        return _solve_with_eps_inside(attempt)
     if (solution := exact_coefficients(attempt)) is None:
         return None
-    return Equation(attempt, dict(zip(attempt.values, solution.T, strict=True)) | extra)
+    coefficients = dict(zip(attempt.values, solution.T, strict=True))
+    crossed = {term: f"{term} {EPS}" for term in coefficients if f"{term} {EPS}" in coefficients}
+    return Equation(attempt, _with_one_eps(attempt, coefficients, crossed) if crossed else coefficients)
+
+
+def _solve_with_eps_inside(attempt: Terms) -> Equation | None:
+    """Return the equation with its exact coefficients and ε inside the root, else None."""
+    if (inside := with_eps_inside(attempt)) is None or (solution := exact_coefficients(inside[0])) is None:
+        return None
+    solution = np.where(np.isnan(inside[1])[:, None], np.inf, solution)
+    return Equation(inside[0], dict(zip(attempt.values, solution.T, strict=True)) | {INSIDE: inside[1]})
+
+
+def _with_one_eps(attempt: Terms, coefficients: Arrays, crossed: dict[str, str]) -> Arrays:
+    """Return coefficients in which the same ε multiplies y and the terms beside the fraction, if this is exact.
+
+    Then y (D + ε) = a x + b z (D + ε) is y D = a x + b z D - ε (y - b z), which has fewer coefficients.
+    """
+    for _ in range(ROUNDS):
+        rest = sum(
+            np.nan_to_num(coefficients[term], posinf=0.0)[:, None] * attempt.values[crossed[term]] for term in crossed
+        )
+        values = {term: x for term, x in attempt.values.items() if term not in crossed.values()}
+        values[EPS] = attempt.values[EPS] - rest
+        if (solution := exact_coefficients(attempt._replace(values=values))) is None:
+            break
+        tied = dict(zip(values, solution.T, strict=True))
+        eps = -tied[EPS]
+        coefficients = tied | {crossed[term]: tied[term] * eps for term in crossed}
+        coefficients = {term: coefficients[term] for term in attempt.values}
+    return coefficients
+
+
+def with_eps(equation: Equation, eps: float) -> Equation | None:
+    """Return the equation with a constant ε and the coefficients that fit it, or None if it is not exact."""
+    terms, own = equation
+    crossed = {term: f"{term} {EPS}" for term in own if f"{term} {EPS}" in own}
+    values = {
+        term: x + eps * terms.values[crossed[term]] if term in crossed else x
+        for term, x in terms.values.items()
+        if EPS not in term
+    }
+    fixed = terms._replace(y=terms.y + eps * terms.values[EPS], values=values)
+    if (solution := exact_coefficients(fixed)) is None:
+        return None
+    coefficients = dict(zip(values, solution.T, strict=True)) | {EPS: np.full(len(terms.y), -eps)}
+    coefficients |= {crossed[term]: coefficients[term] * eps for term in crossed}
+    return equation._replace(coefficients={term: coefficients[term] for term in own})
 
 
 def _solve_limit(attempt: Terms) -> np.ndarray | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 MOST_ROWS = 40  # elements that are used
 LEAST_ROWS = 16
-SMALL = 1e-3  # elements with a smaller share of the largest value are not used, if there are enough others
+SMALL = 0.02  # elements with a smaller share of the largest value are not used, if there are enough others
 NEAR = 1e-11  # largest squared distance of y from the span of the terms, relative to y²
 UNSURE = 1e-14  # its rounding error, times the squared sine of the angle between two terms
 FAR = 3e-6  # largest error of an element, relative to the sizes of its terms

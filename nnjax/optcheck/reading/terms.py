@@ -1,7 +1,7 @@
 """List the sets of terms of which a stored array or an update may be the sum."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,11 +55,9 @@ class Terms(NamedTuple):
     def at_step(self, step: int) -> "Terms":
         """Return the terms of one step."""
         values = {term: x[[step]] for term, x in self.values.items()}
-        y, d, rounding, square = (
-            None if x is None else np.broadcast_to(x, self.y.shape)[[step]]
-            for x in (self.y, self.d, self.rounding, self.square)
-        )
-        return self._replace(y=y, values=values, d=d, rounding=rounding, square=square)
+        d, rounding = (np.broadcast_to(x, self.y.shape)[[step]] for x in (self.d, self.rounding))
+        square = None if self.square is None else self.square[[step]]
+        return self._replace(y=self.y[[step]], values=values, d=d, rounding=rounding, square=square)
 
     def with_eps_inside(self, eps: np.ndarray) -> "Terms":
         """Return an equation with D = √v for D = √(v + ε), with an ε for each step."""
@@ -79,8 +77,13 @@ class Denominator(NamedTuple):
     square: np.ndarray | None = None
 
 
-def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays) -> Iterator[Terms]:
-    """Yield attempts for the new value of a stored array, with fewer terms if the gradient is not "g"."""
+def attempts_for_array(
+    name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays, only: Terms | None = None
+) -> Iterator[Terms]:
+    """Yield attempts for the new value of a stored array, with fewer terms if the gradient is not "g".
+
+    With `only`, sums and fractions with other terms are left out.
+    """
     y, old = leaf.after[name], leaf.before[name]
     [(text, g)] = gradient.items()
     others = {other: values for other, values in leaf.after.items() if other != name}
@@ -104,8 +107,8 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
             f"√{other}": np.sqrt(new),
             f"|{text} {other}|": np.abs(g * new),
         }
-    yield from sums(y, own)
-    for attempt in sums(y, {**own, **others}, rare):
+    yield from sums(y, own, only=only)
+    for attempt in sums(y, {**own, **others}, rare, only=only):
         if not attempt.values.keys() <= own.keys():
             yield attempt
     for term, values in rare.items():
@@ -123,7 +126,7 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
         f"{other}_old": leaf.before[other] for other in others
     }
     for size, denominator in itertools.product(range(1, MOST + 1), list(_denominators(leaf, name))):
-        for attempt in fractions(y, above, beside, denominator, np.zeros_like(y), size, (old,)):
+        for attempt in fractions(y, above, beside, denominator, np.zeros_like(y), size, (old,), only):
             if size < MOST or name in attempt.values:
                 yield attempt
     u, rounding = leaf.updates, leaf.rounding
@@ -136,34 +139,43 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
 def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     """Return the terms of an array that do not contain other arrays."""
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
-    own |= {"1": np.ones_like(g), "sign(θ)": np.sign(leaf.params)}
+    own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params)}
     return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
 
 
-def attempts_for_update(leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays) -> Iterator[Terms]:
-    """Yield attempts for the update, first those with the gradients of the first pass."""
-    return itertools.chain.from_iterable(_attempts_for_gradients(leaf, gradients, mixtures) for gradients in passes)
+def ones(leaf: Leaf) -> np.ndarray:
+    """Return the constant term; it is 0 for elements that are left out, as θ is."""
+    return np.where(leaf.params == 0, 0.0, 1.0)
 
 
-def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> Iterator[Terms]:
+def attempts_for_update(
+    leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays, only: Terms | None = None
+) -> Iterator[Terms]:
+    """Yield attempts for the update, first those with the gradients of the first pass; `only` as above."""
+    return itertools.chain.from_iterable(
+        _attempts_for_gradients(leaf, gradients, mixtures, only) for gradients in passes
+    )
+
+
+def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, only: Terms | None) -> Iterator[Terms]:
     """Yield attempts for the update with some gradients, such as "g" and "(g + 0.01 θ)"."""
     p, u, rounding = leaf.params, leaf.updates, leaf.rounding
-    constants = {"θ": p, "1": np.ones_like(p), "sign(θ)": np.sign(p)}
+    constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
     numerators = {**leaf.after, **gradients, **old, **mixtures}
     signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | mixtures).items()}
-    yield from sums(u, {**numerators, **signs, **constants}, {}, rounding)
+    yield from sums(u, {**numerators, **signs, **constants}, {}, rounding, only)
     denominators = list(_denominators(leaf))
     for size, denominator in itertools.product(range(1, MOST + 1), denominators):
         beside = {**constants, **numerators} if size < MOST else constants
-        yield from fractions(u, numerators, beside, denominator, rounding, size, (p,))
+        yield from fractions(u, numerators, beside, denominator, rounding, size, (p,), only)
     products = _products(leaf, gradients | leaf.after)
     rooted = _with_roots(leaf, gradients)
     for size, denominator in itertools.product((1, 2), denominators):
         for above in (rooted, signs | products):
             if above:
-                yield from fractions(u, above, constants, denominator, rounding, size, (p,))
-    yield from sums(u, {**numerators, **constants}, rooted | products, rounding)
+                yield from fractions(u, above, constants, denominator, rounding, size, (p,), only)
+    yield from sums(u, {**numerators, **constants}, rooted | products, rounding, only)
 
 
 def _products(leaf: Leaf, terms: Arrays) -> Arrays:
@@ -189,7 +201,11 @@ def _with_roots(leaf: Leaf, gradients: Arrays) -> Arrays:
 
 
 def sums(
-    y: np.ndarray, terms: Arrays, rare: Arrays | None = None, rounding: np.ndarray | float = 0.0
+    y: np.ndarray,
+    terms: Arrays,
+    rare: Arrays | None = None,
+    rounding: np.ndarray | float = 0.0,
+    only: Terms | None = None,
 ) -> Iterator[Terms]:
     """Yield sums of at most three terms, or of two terms if one is rare, smallest first."""
     step = min(PROBE, len(y) - 1)
@@ -197,10 +213,22 @@ def sums(
     every = terms | (rare or {})
     for size in range(1, MOST + 1):
         some = every if size < MOST else terms
-        names = list(some)
-        values = np.array([some[name][step] for name in names])
-        for chosen in likely_sets(y[step], values, (), np.abs(y[step]), bound[step], size):
-            yield Terms(y, {names[i]: every[names[i]] for i in chosen}, rounding=rounding)
+        if only is not None:
+            chosen_sets: Iterable[list[str]] = (
+                [[*only.values]] if not only.denominator and only.values.keys() <= some.keys() else []
+            )
+        else:
+            values = np.array([values[step] for values in some.values()])
+            chosen_sets = _named(some, likely_sets(y[step], values, (), np.abs(y[step]), bound[step], size))
+        for chosen in chosen_sets:
+            if len(chosen) == size:
+                yield Terms(y, {name: every[name] for name in chosen}, rounding=rounding)
+
+
+def _named(names: Iterable[str], sets: Iterable[tuple[int, ...]]) -> Iterator[list[str]]:
+    """Yield sets of indices as names."""
+    names = list(names)
+    return ([names[i] for i in chosen] for chosen in sets)
 
 
 def fractions(
@@ -211,19 +239,21 @@ def fractions(
     rounding: np.ndarray,
     size: int,
     usual: Sequence[np.ndarray],
+    only: Terms | None,
 ) -> Iterator[Terms]:
     """Yield sums of terms that are divided by D + ε or √(v + ε), and of terms beside the fraction."""
     name, d, square = denominator
-    step = min(PROBE, len(y) - 1)
     over = {f"{term}{OVER}": values for term, values in above.items() if term not in names_in(name)}
     names = [*over, *beside]
     if not over or size > len(names):
         return
-    values = np.array([over[term][step] if term in over else beside[term][step] * d[step] for term in names])
-    # y D - ε y - ε y / D …: ε outside the root, and a small one inside it
-    always = [part for x in (y, *usual) for part in (x[step], x[step] / d[step])]
-    for chosen in likely_sets(y[step] * d[step], values, always, d[step], rounding[step] * d[step], size):
-        chosen_names = [names[i] for i in chosen]
+    if only is not None:
+        wanted = [term for term in only.values if EPS not in term]
+        same = only.denominator == name and len(wanted) == size and {*wanted} <= {*names}
+        chosen_sets: Iterable[list[str]] = [wanted] if same else []
+    else:
+        chosen_sets = _screened(y, over, beside, d, rounding, size, usual)
+    for chosen_names in chosen_sets:
         if not over.keys() & {*chosen_names}:
             continue
         # (√v + ε) w θ = w √v θ + w ε θ
@@ -236,6 +266,24 @@ def fractions(
             root = np.sqrt(square)
             inside = {term: over[term] if term in over else beside[term] * root for term in chosen_names}
             yield Terms(y * root, inside, name, root, rounding * root, square=square)
+
+
+def _screened(
+    y: np.ndarray,
+    over: Arrays,
+    beside: Arrays,
+    d: np.ndarray,
+    rounding: np.ndarray,
+    size: int,
+    usual: Sequence[np.ndarray],
+) -> Iterator[list[str]]:
+    """Yield the likely sets of terms over and beside D, for large D."""
+    step = min(PROBE, len(y) - 1)
+    values = np.array([*(x[step] for x in over.values()), *(x[step] * d[step] for x in beside.values())])
+    # y D - ε y - ε y / D …: ε outside the root, and a small one inside it
+    always = [part for x in (y, *usual) for part in (x[step], x[step] / d[step])]
+    sets = likely_sets(y[step] * d[step], values, always, d[step], rounding[step] * d[step], size)
+    return _named([*over, *beside], sets)
 
 
 def subsets(terms: Arrays) -> Iterator[Arrays]:
