@@ -33,8 +33,9 @@ def with_eps_inside(attempt: Terms) -> tuple[Terms, np.ndarray] | None:
     best = np.where(np.take_along_axis(error, order, 1) < SURE, np.take_along_axis(own, order, 1), np.nan)
     if not np.isfinite(best).any():
         return None
-    eps = np.nanmedian(best, axis=1)
-    eps = np.where(np.isfinite(eps), eps, np.nanmedian(eps))
+    middle = np.maximum(np.isfinite(best).sum(1, keepdims=True) - 1, 0) // 2
+    eps = np.take_along_axis(np.sort(best, axis=1), middle, 1)[:, 0]  # NaN comes last
+    eps = np.where(np.isfinite(eps), eps, np.median(eps[np.isfinite(eps)]))
     for _ in range(ROUNDS):
         current = attempt.with_eps_inside(eps)
         # (y - beside) √(v + ε) = above, whose derivative in ε is (y - beside) / (2 √(v + ε))

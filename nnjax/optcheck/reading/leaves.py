@@ -15,6 +15,7 @@ from nnjax.optcheck.trace.gradient_script import GradientScript, rule_inputs
 
 SYMBOLS = {"m": "m", "v": "v", "velocity": "b", "v_max": "v_max", "g_mean": "ḡ", "step_square": "s"}  # fields of State
 MORE_SYMBOLS = ("x", "y", "z", "w")
+USUAL = (0.9, 0.95, 0.99, 0.98, 0.999)  # decay rates of mixtures
 COMPRESS = 0.05  # exponent that makes numbers of all magnitudes comparable
 ALIKE = 0.8  # smallest correlation of compressed arrays that have the same role
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
@@ -87,6 +88,7 @@ def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
         return {}
     b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
     weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1)]
+    weights = list(dict.fromkeys([*weights, *((b, 1 - b) for b in USUAL)]))
     moments = {"m_old": leaf.before["m"], "m": leaf.after["m"]}
     gradients = {"g": leaf.grads} | ({f"(g + {w:g} θ)": leaf.grads + w * leaf.params} if w else {})
     return {

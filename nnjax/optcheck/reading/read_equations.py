@@ -104,11 +104,12 @@ def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) ->
     values = [value for value in values if not certain or (np.abs(value - middle) <= NOISE * -middle).all()]
     digits = DIGITS if EPS in term else DIGITS[-1:]
     values += [np.full_like(column, float(f"{middle:.{n}g}")) for n in digits if known.size]
-    attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
-    simple = next((some for some in attempts if holds(equation, some.coefficients)), None)
-    if simple is None and term == EPS and not equation.terms.form and len(known):
-        constants = (float(f"{-middle:.{n}g}") for n in DIGITS)
-        simple = next((some for eps in constants if (some := with_eps(equation, eps)) is not None), None)
+    with np.errstate(all="ignore"):
+        attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
+        simple = next((some for some in attempts if holds(equation, some.coefficients)), None)
+        if simple is None and term == EPS and not equation.terms.form and len(known):
+            constants = (float(f"{-middle:.{n}g}") for n in DIGITS)
+            simple = next((some for eps in constants if (some := with_eps(equation, eps)) is not None), None)
     return simple or equation
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-MOST_ROWS = 40  # elements that are used
 LEAST_ROWS = 16
 SMALL = 0.02  # elements with a smaller share of the largest value are not used, if there are enough others
 NEAR = 1e-11  # largest squared distance of y from the span of the terms, relative to y²
@@ -35,7 +34,7 @@ def likely_sets(
     """
     finite = np.isfinite(y) & np.isfinite(rounding) & (y != 0) & (rounding <= FAR * np.abs(y))
     rows = np.flatnonzero(finite)
-    rows = rows[np.argsort(-order[rows], kind="stable")[:MOST_ROWS]]
+    rows = rows[np.argsort(-order[rows], kind="stable")]
     large = int((order[rows] >= SMALL * order[rows].max(initial=0)).sum())
     rows = rows[: max(LEAST_ROWS, large)]
     count = len(terms)

@@ -64,7 +64,8 @@ class Terms(NamedTuple):
         if self.square is None:
             return self
         d = np.sqrt(np.maximum(self.square + eps[:, None], 0.0))
-        ratio = d / self.d
+        with np.errstate(all="ignore"):
+            ratio = d / self.d
         values = {term: x if term.endswith(OVER) else x * ratio for term, x in self.values.items()}
         return self._replace(y=self.y * ratio, values=values, d=d, rounding=self.rounding * ratio)
 
@@ -162,9 +163,11 @@ def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, onl
     p, u, rounding = leaf.params, leaf.updates, leaf.rounding
     constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
-    numerators = {**leaf.after, **gradients, **old, **mixtures}
-    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | mixtures).items()}
+    numerators = {**leaf.after, **gradients, **old}
+    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients).items()}
+    mixed = mixtures | {f"sign({name})": np.sign(values) for name, values in mixtures.items()}
     yield from sums(u, {**numerators, **signs, **constants}, {}, rounding, only)
+    yield from sums(u, {**mixed, **constants}, {}, rounding, only)
     denominators = list(_denominators(leaf))
     for size, denominator in itertools.product(range(1, MOST + 1), denominators):
         beside = {**constants, **numerators} if size < MOST else constants
@@ -219,7 +222,7 @@ def sums(
             )
         else:
             values = np.array([values[step] for values in some.values()])
-            chosen_sets = _named(some, likely_sets(y[step], values, (), np.abs(y[step]), bound[step], size))
+            chosen_sets = _named(some, likely_sets(y[step], values, (), np.ones_like(y[step]), bound[step], size))
         for chosen in chosen_sets:
             if len(chosen) == size:
                 yield Terms(y, {name: every[name] for name in chosen}, rounding=rounding)
