@@ -114,13 +114,17 @@ def _shifted(shift: float) -> str:
 
 def _product(t: np.ndarray, values: np.ndarray) -> Factor | None:
     """Return a formula for values that are divided once more by 1 + c (t - 1) at each step, else None."""
-    if t[0] != 1 or (np.diff(t) != 1).any():
+    later = np.flatnonzero(np.diff(t) == 1) + 1
+    if not later.size:
         return None
-    slope = float(f"{np.median(np.diff(values[:-1] / values[1:])):.4g}")
-    expected = values[0] / np.cumprod(1 + slope * (t - 1))
+    slopes = (values[later - 1] / values[later] - 1) / (t[later] - 1)
+    slope = float(f"{np.median(slopes):.4g}")
+    products = np.cumprod(1 + slope * np.arange(t[-1]))[t - 1]
+    number = float(values[0] * products[0])
+    expected = number / products
     if slope == 0 or (np.abs(values - expected) > LESS_ROUGH * np.abs(expected)).any():
         return None
-    return Factor(_rounded(float(values[0])), (), (f"Πₛ₌₁ᵗ (1 + {slope:.4g} (s - 1))",))
+    return Factor(_rounded(number), (), (f"Πₛ₌₁ᵗ (1 + {slope:.4g} (s - 1))",))
 
 
 def _limited(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor | None:
