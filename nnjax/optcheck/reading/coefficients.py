@@ -12,6 +12,9 @@ SHOWN = 5  # number of coefficients that are listed if no formula is found
 USUAL = (0.9, 0.99, 0.999, 0.95)  # other decay rates, tried if those of both optimizers do not fit
 MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
 LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
+LESS_ROUGH = 1e-5  # the same for products, in which errors accumulate
+PLAIN = 1e-5  # largest distance of a number in t + a from one with two decimals
+LEAST_GROWING = 3  # smallest number of steps before a schedule is constant
 POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator
     -1.0: ("", "(1 - {b}{t})"),
     0.5: ("√(1 - {b}{t})", ""),
@@ -49,6 +52,8 @@ def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
     for rates in (tuple(betas), (*betas, *USUAL)):
         if (factor := _formula(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
             return factor
+        if (factor := _limited(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+            return factor
     sign = -1.0 if (known < 0).all() else 1.0
     return Factor(sign, (_listed(t, sign * known),))
 
@@ -78,13 +83,63 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
         slope = float((ratio[-1] - ratio[0]) / (t[-1] - t[0]))
         return Factor(_rounded(slope), (f"(t + {ratio[0] / slope - t[0]:.4g})",))
     growing = np.flatnonzero(np.abs(ratio - ratio[-1]) > SAME * np.abs(ratio[-1]))
-    if growing.size and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
+    if growing.size >= LEAST_GROWING and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
         return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
     if _is_linear(t, 1 / ratio):
         slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
         first = float(1 / ratio[0] - slope * (t[0] - 1))
         return Factor(_rounded(1 / first), (), (f"(1 + {slope / first:.4g} (t - 1))",))
-    return None
+    return _quotient(t, ratio) or _product(t, ratio)
+
+
+def _quotient(t: np.ndarray, values: np.ndarray) -> Factor | None:
+    """Return a formula for values k (t + a) / (t + b), else None."""
+    # k t + k a - b y = y t
+    terms = np.stack([t, np.ones(len(t)), -values], axis=1)
+    (k, constant, b), _, rank, _ = np.linalg.lstsq(terms, values * t, rcond=None)
+    if rank < terms.shape[1] or k == 0 or (t + b <= 0).any():
+        return None
+    a = constant / k
+    plain = abs(a - round(a, 2)) <= PLAIN and abs(b - round(b, 2)) <= PLAIN
+    if not plain or (np.abs(k * (t + a) / (t + b) - values) > SAME * np.abs(values)).any():
+        return None
+    return Factor(_rounded(float(k)), (_shifted(a),), (_shifted(b),))
+
+
+def _shifted(shift: float) -> str:
+    """Return the text of t plus a number."""
+    shift = round(shift, 2)
+    return "t" if shift == 0 else f"(t {'-' if shift < 0 else '+'} {abs(shift):g})"
+
+
+def _product(t: np.ndarray, values: np.ndarray) -> Factor | None:
+    """Return a formula for values that are divided once more by 1 + c (t - 1) at each step, else None."""
+    later = np.flatnonzero(np.diff(t) == 1) + 1
+    if not later.size:
+        return None
+    slopes = (values[later - 1] / values[later] - 1) / (t[later] - 1)
+    slope = float(f"{np.median(slopes):.4g}")
+    products = np.cumprod(1 + slope * np.arange(t[-1]))[t - 1]
+    number = float(values[0] * products[0])
+    expected = number / products
+    if slope == 0 or (np.abs(values - expected) > LESS_ROUGH * np.abs(expected)).any():
+        return None
+    return Factor(_rounded(number), (), (f"Πₛ₌₁ᵗ (1 + {slope:.4g} (s - 1))",))
+
+
+def _limited(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor | None:
+    """Return a formula for values that change for some steps and then remain constant, else None."""
+    last = float(values[-1])
+    changing = np.flatnonzero(np.abs(values - last) > SAME * abs(last))
+    count = int(changing[-1]) + 1 if changing.size else 0
+    if not LEAST <= count <= len(values) - LEAST_GROWING or last == 0:
+        return None
+    shapes = [(shape[:count], above, below) for shape, above, below in shapes]
+    first = _formula(t[:count], np.abs(values[:count]), shapes)
+    rising, falling = (np.abs(values[:count]) < abs(last)).all(), (np.abs(values[:count]) > abs(last)).all()
+    if first is None or not (first.above or first.below) or not (rising or falling):
+        return None
+    return Factor(float(np.sign(last)), (f"{'min' if rising else 'max'}({first}, {abs(last):.5g})",))
 
 
 def _is_linear(t: np.ndarray, values: np.ndarray) -> bool:

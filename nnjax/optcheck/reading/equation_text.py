@@ -5,7 +5,7 @@ import numpy as np
 from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
 from nnjax.optcheck.reading.linear_equations import Equation, close
 from nnjax.optcheck.reading.read_equations import UPDATE
-from nnjax.optcheck.reading.terms import EPS, OUTSIDE, OVER, PRODUCT
+from nnjax.optcheck.reading.terms import EPS, INSIDE, OUTSIDE, OVER, PRODUCT
 
 SMALL = 1e-5  # largest relative difference of coefficients that count as equal; rounding affects small ones
 UNKNOWN = "?"
@@ -23,6 +23,8 @@ def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]
         return f"{form}({', '.join(product(factor, label) for label, factor in factors.items())})"
     eps = factors.pop(EPS, None)
     below = denominator if eps is None else f"({denominator} + {eps})"
+    if (inside := factors.pop(INSIDE, None)) is not None:
+        below = f"√({denominator.removeprefix('√').removeprefix('(').removesuffix(')')} + {inside})"
     if form:
         root = _root(equation, betas) + (f" / {_root_below(equation, betas)}" if denominator else "")
         return total([old.strip(), ("-" if form.startswith("-") else "") + root]) if old else root
@@ -101,7 +103,9 @@ def _root_below(equation: Equation, betas: tuple[float, ...]) -> str:
 def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[float, ...]) -> str:
     """Describe terms of the update that are multiples of the reference's terms, or return ""."""
     a, b = parts_of(ours), parts_of(theirs)
-    common = [label for label in a if label in b and label != EPS and not close(a[label], b[label], SMALL)]
+    common = [
+        label for label in a if label in b and label not in (EPS, INSIDE) and not close(a[label], b[label], SMALL)
+    ]
     if (
         ours is None
         or theirs is None
@@ -114,5 +118,9 @@ def multiple_text(ours: Equation | None, theirs: Equation | None, betas: tuple[f
     if not all(close(ratio, ratios[0], SMALL) for ratio in ratios):
         return ""
     names = ", ".join(label.removesuffix(OVER) for label in common)
-    whole = "the update" if a.keys() == b.keys() and len(common) + (EPS in a) == len(a) else f"its term in {names}"
+    whole = (
+        "the update"
+        if a.keys() == b.keys() and len(common) + (EPS in a) + (INSIDE in a) == len(a)
+        else f"its term in {names}"
+    )
     return f"{whole} is {factor_of(ratios[0], betas)} times that of the reference"

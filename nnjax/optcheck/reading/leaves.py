@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnjax.optcheck.reading.coefficients import Factor, product, total
+from nnjax.optcheck.reading.finite_values import with_finite_values
 from nnjax.optcheck.reading.terms import Arrays, Leaf
 from nnjax.optcheck.rules.families import is_by_tree
 from nnjax.optcheck.rules.rule_updates import steps
@@ -14,6 +15,7 @@ from nnjax.optcheck.trace.gradient_script import GradientScript, rule_inputs
 
 SYMBOLS = {"m": "m", "v": "v", "velocity": "b", "v_max": "v_max", "g_mean": "ḡ", "step_square": "s"}  # fields of State
 MORE_SYMBOLS = ("x", "y", "z", "w")
+USUAL = (0.9, 0.95, 0.99, 0.98, 0.999)  # decay rates of mixtures
 COMPRESS = 0.05  # exponent that makes numbers of all magnitudes comparable
 ALIKE = 0.8  # smallest correlation of compressed arrays that have the same role
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
@@ -32,7 +34,8 @@ def candidate_leaf(
     )
     grads = rule_inputs(script).grads
     norms = np.sqrt((grads**2).sum(1))
-    return Leaf(grads[:, elements], params, updates, ROUNDING * size, norms, (1e-8,), before, after)
+    leaf = Leaf(grads[:, elements], params, updates, ROUNDING * size, norms, (1e-8,), before, after)
+    return with_finite_values(leaf)
 
 
 def reference_leaf(reference: Formula, elements: np.ndarray, ours: Leaf, script: GradientScript) -> Leaf:
@@ -85,6 +88,7 @@ def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
         return {}
     b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
     weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1)]
+    weights = list(dict.fromkeys([*weights, *((b, 1 - b) for b in USUAL)]))
     moments = {"m_old": leaf.before["m"], "m": leaf.after["m"]}
     gradients = {"g": leaf.grads} | ({f"(g + {w:g} θ)": leaf.grads + w * leaf.params} if w else {})
     return {

@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.reading.terms import EPS, Arrays, Terms
+from nnjax.optcheck.reading.eps_inside import with_eps_inside
+from nnjax.optcheck.reading.least_squares import EXACT, exact_coefficients
+from nnjax.optcheck.reading.probes import possible
+from nnjax.optcheck.reading.terms import EPS, INSIDE, Arrays, Terms
 
-EXACT = 2e-9  # largest error of an equation relative to the sum of the sizes of its terms
-CLOSE = 3e-9  # the same with the exact coefficients of another equation
+CLOSE = 3e-9  # largest error of an equation with the exact coefficients of another equation, relative to its terms
 LOOSE = 1e-6  # the same with coefficients that were read, and the largest relative difference of equal coefficients
-PRECISION = 1e-12  # relative error of a term; elements with more rounding are weighted less
-UNSEEN = 1e-9  # largest share of a term at a step at which its coefficient is not determined
-SINGULAR = 1e-10  # smallest ratio of singular values at which coefficients are determined
-PROBE = 8  # the step at which a set of terms is tried first
+
+
+ROUNDS = 3  # of the solution with one ε
 
 
 class Equation(NamedTuple):
@@ -26,16 +27,15 @@ class Equation(NamedTuple):
 
 def first_exact(attempts: Iterator[Terms]) -> Equation | None:
     """Return the equation of the first attempt that is exact at all steps, without unnecessary terms."""
-    for attempt in attempts:
-        solve = _solve_limit if attempt.form in ("max", "min") else _solve
-        if (coefficients := solve(attempt)) is None:
+    for attempt in possible(attempts):
+        if (equation := _solve(attempt)) is None:
             continue
-        for term in [term for term in attempt.values if term != EPS and solve is _solve]:
-            fewer = attempt._replace(values={name: x for name, x in attempt.values.items() if name != term})
-            if any(EPS not in name for name in fewer.values) and (simpler := solve(fewer)) is not None:
-                attempt, coefficients = fewer, simpler  # noqa: PLW2901
-        if [*attempt.values] != ["u"]:  # else it is the inverse of the equation of the update
-            return Equation(attempt, dict(zip(attempt.values, coefficients.T, strict=True)))
+        for term in [term for term in attempt.values if term != EPS and attempt.form not in ("max", "min")]:
+            fewer = {name: x for name, x in equation.terms.values.items() if name != term}
+            if any(EPS not in name for name in fewer):
+                equation = _solve(equation.terms._replace(values=fewer)) or equation
+        if [*equation.terms.values] != ["u"]:  # else it is the inverse of the equation of the update
+            return equation
     return None
 
 
@@ -52,8 +52,14 @@ def same_equation(ours: Equation | None, theirs: Equation | None, tolerance: flo
 def holds(equation: Equation, coefficients: Arrays, tolerance: float = CLOSE) -> bool:
     """Return True if an equation is exact with these coefficients, at the steps at which both are determined."""
     terms, own = equation
+    if INSIDE in own and INSIDE in coefficients:
+        steps = min(len(own[INSIDE]), len(coefficients[INSIDE]))
+        eps = own[INSIDE].copy()
+        eps[:steps] = np.where(np.isfinite(coefficients[INSIDE][:steps]), coefficients[INSIDE][:steps], eps[:steps])
+        terms = terms.with_eps_inside(np.where(np.isfinite(eps), eps, 0.0))
     if terms.form in ("max", "min"):
         return all(close(own[term], coefficients[term], LOOSE) for term in own)
+    own = {term: column for term, column in own.items() if term != INSIDE}
     steps = min(len(terms.y), *(len(column) for column in coefficients.values()))
     y, (d, rounding) = terms.y[:steps], (np.broadcast_to(a, terms.y.shape)[:steps] for a in (terms.d, terms.rounding))
     ours, theirs = (np.stack([some[term][:steps] for term in own]) for some in (own, coefficients))
@@ -75,52 +81,63 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     return bool((np.abs(a - b)[known] <= tolerance * np.abs(b)[known]).all())
 
 
-def _solve(attempt: Terms) -> np.ndarray | None:
-    """Return the coefficients (steps, terms) if they reproduce y exactly at all steps, else None."""
-    y, terms = attempt.y, np.stack(list(attempt.values.values()), axis=-1)
-    rounding, d = (np.broadcast_to(array, y.shape) for array in (attempt.rounding, attempt.d))
-    main = np.array([EPS not in term for term in attempt.values])
-    solution = None
-    for steps in (slice(PROBE, PROBE + 1), slice(None)):
-        solution = _least_squares(y[steps], terms[steps], rounding[steps], d[steps], main)
-        if solution is None:
-            return None
-    return solution
+def _solve(attempt: Terms) -> Equation | None:
+    """Return the equation if an attempt reproduces y exactly at all steps, else None."""
+    if attempt.form in ("max", "min"):
+        solution = _solve_limit(attempt)
+        return None if solution is None else Equation(attempt, dict(zip(attempt.values, solution.T, strict=True)))
+    if attempt.square is not None:
+        return _solve_with_eps_inside(attempt)
+    if (solution := exact_coefficients(attempt)) is None:
+        return None
+    coefficients = dict(zip(attempt.values, solution.T, strict=True))
+    crossed = {term: f"{term} {EPS}" for term in coefficients if f"{term} {EPS}" in coefficients}
+    return Equation(attempt, _with_one_eps(attempt, coefficients, crossed) if crossed else coefficients)
 
 
-def _least_squares(
-    y: np.ndarray, terms: np.ndarray, rounding: np.ndarray, d: np.ndarray, main: np.ndarray
-) -> np.ndarray | None:
-    """Solve y = terms · coefficients at each step by least squares; return None if an element is not exact.
+def _solve_with_eps_inside(attempt: Terms) -> Equation | None:
+    """Return the equation with its exact coefficients and ε inside the root, else None."""
+    if (inside := with_eps_inside(attempt)) is None or (solution := exact_coefficients(inside[0])) is None:
+        return None
+    solution = np.where(np.isnan(inside[1])[:, None], np.inf, solution)
+    return Equation(inside[0], dict(zip(attempt.values, solution.T, strict=True)) | {INSIDE: inside[1]})
 
-    Elements are weighted by the sum of the sizes of their terms, so that each counts equally. At first this sum is
-    estimated from the median ratio of each term to y, and equations with ε are solved for large D only.
+
+def _with_one_eps(attempt: Terms, coefficients: Arrays, crossed: dict[str, str]) -> Arrays:
+    """Return coefficients in which the same ε multiplies y and the terms beside the fraction, if this is exact.
+
+    Then y (D + ε) = a x + b z (D + ε) is y D = a x + b z D - ε (y - b z), which has fewer coefficients.
     """
-    ratios = np.abs(terms) / np.abs(y)[..., None]
-    ratios = np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan)
-    typical = np.ones((len(y), 1, terms.shape[-1]))
-    for i, k in zip(*np.nonzero(np.isfinite(ratios).any(1)), strict=True):
-        typical[i, 0, k] = np.nanmedian(ratios[i, :, k])
-    sizes = np.abs(terms) / typical
-    size = np.where((sizes[..., main] > 0).any(-1), sizes[..., main].max(-1), sizes.max(-1))
-    bound, used = rounding, np.ones_like(y) if main.all() else d >= np.median(d, axis=1, keepdims=True)
-    for _ in range(5):
-        scale = np.maximum(np.maximum(np.abs(y), size), np.maximum(bound / PRECISION, 1e-300))
-        rows, wanted = np.nan_to_num(used[..., None] * terms / scale[..., None]), np.nan_to_num(used * y / scale)
-        norms = np.sqrt((rows**2).sum(1))
-        norms = np.where((norms > 0) & np.isfinite(norms), norms, 1.0)
-        solution = (np.linalg.pinv(rows / norms[:, None], rcond=1e-14) @ wanted[..., None])[..., 0] / norms
-        size = (np.abs(terms) * np.abs(solution)[:, None, :]).sum(-1)
-        eps = np.abs(solution[:, None, ~main]).sum(-1)
-        bound, used = rounding * (1 + eps / np.where(d > 0, d, np.inf)), np.ones_like(y)
-    error = np.abs((terms * solution[:, None, :]).sum(-1) - y)
-    exact = (error <= EXACT * np.maximum(size, np.abs(y)) + bound).all()
-    # terms may be proportional to each other, as the first moment and the gradient at the first step, or too small
-    spread = np.linalg.svd(rows / norms[:, None], compute_uv=False) if len(norms) else np.ones((0, 1))
-    unseen = (np.abs(terms * solution[:, None, :]) <= UNSEEN * size[..., None]).all(1)
-    singular = (spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1)
-    solution = np.where(singular[:, None], np.inf, np.where(unseen, np.nan, solution))
-    return solution if exact else None
+    for _ in range(ROUNDS):
+        rest = sum(
+            np.nan_to_num(coefficients[term], posinf=0.0)[:, None] * attempt.values[crossed[term]] for term in crossed
+        )
+        values = {term: x for term, x in attempt.values.items() if term not in crossed.values()}
+        values[EPS] = attempt.values[EPS] - rest
+        if (solution := exact_coefficients(attempt._replace(values=values))) is None:
+            break
+        tied = dict(zip(values, solution.T, strict=True))
+        eps = -tied[EPS]
+        coefficients = tied | {crossed[term]: tied[term] * eps for term in crossed}
+        coefficients = {term: coefficients[term] for term in attempt.values}
+    return coefficients
+
+
+def with_eps(equation: Equation, eps: float) -> Equation | None:
+    """Return the equation with a constant ε and the coefficients that fit it, or None if it is not exact."""
+    terms, own = equation
+    crossed = {term: f"{term} {EPS}" for term in own if f"{term} {EPS}" in own}
+    values = {
+        term: x + eps * terms.values[crossed[term]] if term in crossed else x
+        for term, x in terms.values.items()
+        if EPS not in term
+    }
+    fixed = terms._replace(y=terms.y + eps * terms.values[EPS], values=values)
+    if (solution := exact_coefficients(fixed)) is None:
+        return None
+    coefficients = dict(zip(values, solution.T, strict=True)) | {EPS: np.full(len(terms.y), -eps)}
+    coefficients |= {crossed[term]: coefficients[term] * eps for term in crossed}
+    return equation._replace(coefficients={term: coefficients[term] for term in own})
 
 
 def _solve_limit(attempt: Terms) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from nnjax.optcheck.reading.leaves import decayed_gradient
-from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, first_exact, holds
+from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, first_exact, holds, with_eps
 from nnjax.optcheck.reading.terms import (
     EPS,
     Arrays,
@@ -25,6 +25,9 @@ from nnjax.optcheck.reading.terms import (
     subsets,
 )
 
+NOISE = 0.05  # largest relative range of the ε of all steps if it is certain that there is an ε
+FEW = 6  # smallest number of such steps
+DIGITS = (1, 2, 4)  # numbers of digits of a constant that is tried
 UPDATE = "θ"  # the name of the equation of the update
 Equations = Mapping[str, Equation | None]
 
@@ -42,14 +45,15 @@ def read_equations(
       likely: equations of the reference, whose terms are tried first.
     """
 
-    def read(name: str, attempts: Callable[[], Iterator[Terms]]) -> Equation | None:
+    def read(name: str, attempts: Callable[[Terms | None], Iterator[Terms]]) -> Equation | None:
         known = likely.get(name)
-        same = (some for some in attempts() if some.same_as(known.terms)) if known is not None else iter(())
-        return first_exact(itertools.chain(same, attempts()))
+        terms = None if known is None else known.terms
+        same = () if terms is None else (some for some in attempts(terms) if some.same_as(terms))
+        return first_exact(itertools.chain(same, attempts(None)))
 
-    def of_array(name: str, some: Arrays) -> Iterator[Terms]:
+    def of_array(name: str, some: Arrays, only: Terms | None) -> Iterator[Terms]:
         return itertools.chain.from_iterable(
-            attempts_for_array(name, leaf, {text: g}, mixtures) for text, g in some.items()
+            attempts_for_array(name, leaf, {text: g}, mixtures, only) for text, g in some.items()
         )
 
     with np.errstate(all="ignore"):
@@ -62,7 +66,7 @@ def read_equations(
         words = {word for equation in equations.values() if equation for word in equation.coefficients}
         used = {text: g for text, g in others.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
         passes = [plain, *([used] if len(used) > 1 else [])]
-        return equations | {UPDATE: read(UPDATE, lambda: attempts_for_update(leaf, passes, mixtures))}
+        return equations | {UPDATE: read(UPDATE, lambda only: attempts_for_update(leaf, passes, mixtures, only))}
 
 
 def _weight_decay(equation: Equation | None) -> float:
@@ -81,7 +85,7 @@ def settled(read: Equations, expected: Equations) -> Equations:
     settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
-            for term in equation.terms.values:
+            for term in equation.coefficients:
                 known = expected.get(name)
                 equation = _with_likely(equation, term, None if known is None else known.coefficients.get(term))  # noqa: PLW2901
             settled[name] = equation
@@ -92,12 +96,21 @@ def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) ->
     """Replace the coefficient of a term by the reference's, by 0 for ε, or by a constant, if the equation holds."""
     column = equation.coefficients[term]
     known = column[np.isfinite(column)]
+    middle = float(np.median(known)) if known.size else 0.0
+    certain = term == EPS and known.size >= FEW and middle < 0 and np.ptp(known) <= NOISE * -middle
     missing = np.zeros_like(column) if term == EPS else column
     values = [] if reference is None else [np.where(np.isnan(reference), missing[: len(reference)], reference)]
     values += [np.zeros_like(column)] if term == EPS else []
-    values += [np.full_like(column, float(f"{np.median(known):.4g}"))] if known.size else []
-    attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
-    return next((some for some in attempts if holds(equation, some.coefficients)), equation)
+    values = [value for value in values if not certain or (np.abs(value - middle) <= NOISE * -middle).all()]
+    digits = DIGITS if EPS in term else DIGITS[-1:]
+    values += [np.full_like(column, float(f"{middle:.{n}g}")) for n in digits if known.size]
+    with np.errstate(all="ignore"):
+        attempts = (equation._replace(coefficients=equation.coefficients | {term: value}) for value in values)
+        simple = next((some for some in attempts if holds(equation, some.coefficients)), None)
+        if simple is None and term == EPS and not equation.terms.form and len(known):
+            constants = (float(f"{-middle:.{n}g}") for n in DIGITS)
+            simple = next((some for eps in constants if (some := with_eps(equation, eps)) is not None), None)
+    return simple or equation
 
 
 def without_multiples(leaf: Leaf, gradients: Arrays) -> Leaf:

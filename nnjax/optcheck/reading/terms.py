@@ -1,17 +1,23 @@
 """List the sets of terms of which a stored array or an update may be the sum."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from nnjax.optcheck.reading.screening import likely_sets
+
 MOST = 3  # largest number of terms, without the ε term
+PROBE = 8  # the step at which a set of terms is tried first
 EPS = "ε"  # the term that adds ε to the denominator
+INSIDE = "√ε"  # the coefficient ε of a denominator √(v + ε)
 OVER = " over D"  # end of a term of the update that is divided by D; the others are added after the division
 SQUARED = "squared"
 PRODUCT = "twice "  # begin of the term 2 a b of (a + b)²
 OUTSIDE = f"√D {EPS}"  # the term of a squared equation if ε is added outside the root of D
+TINY = 1e-200  # instead of 0 under a root
+EPSILONS = (1e-6, 1e-8, 1e-7, 1e-10, 1e-4, 1e-5, 1e-3, 1e-12)  # usual ε that are added to an array in the numerator
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,31 +45,73 @@ class Terms(NamedTuple):
     rounding: np.ndarray | float = 0.0  # how much rounding may change y D
     form: str = ""
     """ "max" or "min" instead of a sum; SQUARED if y², D and the terms are squares, with "-" in front if y is -√(…)."""
+    square: np.ndarray | None = None  # v, if D is √(v + ε) with an unknown ε at each step
 
     def same_as(self, other: "Terms") -> bool:
         """Return True if two equations have the same terms."""
-        return (self.denominator, self.form, {*self.values}) == (other.denominator, other.form, {*other.values})
+        own, others = ((some.denominator, some.form, some.square is None, {*some.values}) for some in (self, other))
+        return own == others
+
+    def at_step(self, step: int) -> "Terms":
+        """Return the terms of one step."""
+        values = {term: x[[step]] for term, x in self.values.items()}
+        d, rounding = (np.broadcast_to(x, self.y.shape)[[step]] for x in (self.d, self.rounding))
+        square = None if self.square is None else self.square[[step]]
+        return self._replace(y=self.y[[step]], values=values, d=d, rounding=rounding, square=square)
+
+    def with_eps_inside(self, eps: np.ndarray) -> "Terms":
+        """Return an equation with D = √v for D = √(v + ε), with an ε for each step."""
+        if self.square is None:
+            return self
+        d = np.sqrt(np.maximum(self.square + eps[:, None], 0.0))
+        with np.errstate(all="ignore"):
+            ratio = d / self.d
+        values = {term: x if term.endswith(OVER) else x * ratio for term, x in self.values.items()}
+        return self._replace(y=self.y * ratio, values=values, d=d, rounding=self.rounding * ratio)
 
 
-def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays) -> Iterator[Terms]:
-    """Yield attempts for the new value of a stored array, with fewer terms if the gradient is not "g"."""
+class Denominator(NamedTuple):
+    """An array by which terms are divided, and its square if it is a root."""
+
+    name: str
+    d: np.ndarray
+    square: np.ndarray | None = None
+
+
+def attempts_for_array(
+    name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays, only: Terms | None = None
+) -> Iterator[Terms]:
+    """Yield attempts for the new value of a stored array, with fewer terms if the gradient is not "g".
+
+    With `only`, sums and fractions with other terms are left out.
+    """
     y, old = leaf.after[name], leaf.before[name]
     [(text, g)] = gradient.items()
     others = {other: values for other, values in leaf.after.items() if other != name}
     own = own_terms(name, leaf, text, g)
-    rare: Arrays = {f"({text} - {name}_old)²": (g - old) ** 2}
+    rare: Arrays = {
+        f"({text} - {name}_old)²": (g - old) ** 2,
+        f"{text} {name}_old": g * old,
+        f"√|{text}|": np.sqrt(np.abs(g)),
+    }
     if text == "g":
         rare |= {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
+        rare |= {f"{name}²": old**2, f"|{name}|": np.abs(old), "|θ|": np.abs(leaf.params), "θ²": leaf.params**2}
+        rare |= {f"{text} θ": g * leaf.params}
     for other, new in others.items():
-        rare |= {f"{other}²": new**2}
+        rare |= {f"{other}²": new**2, f"|{other}|": np.abs(new), f"{other}_old²": leaf.before[other] ** 2}
         rare |= {f"({text} - {other})²": (g - new) ** 2, f"({text} + {other})²": (g + new) ** 2}
         rare |= {f"{text} {other}": g * new, f"({text} - {other}_old)²": (g - leaf.before[other]) ** 2}
-    for chosen in subsets(own):
-        yield Terms(y, chosen)
-    for chosen in subsets({**own, **others}, rare):
-        if not chosen.keys() <= own.keys():
-            yield Terms(y, chosen)
+        rare |= {
+            f"{text} {other}_old": g * leaf.before[other],
+            f"√{other}": np.sqrt(new),
+            f"|{text} {other}|": np.abs(g * new),
+        }
+    yield from sums(y, own, only=only)
+    for attempt in sums(y, {**own, **others}, rare, only=only):
+        if not attempt.values.keys() <= own.keys():
+            yield attempt
     for term, values in rare.items():
         yield Terms(y, {name: old, term: values, "1": own["1"]})
     sizes = {term: own[term] for term in (f"{text}²", f"|{text}|")}
@@ -73,10 +121,15 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
         yield Terms(y, {name: old, term: values}, form=form)
     for kept in ({name: old}, {f"{name}²": old**2}):
         yield Terms(y**2, {**kept, f"{text}²": g**2}, form=SQUARED)
-    for (denominator, d), (term, x) in itertools.product(_denominators(leaf, name), {text: g, **others}.items()):
-        if term not in names_in(denominator):
-            fraction = {name: old * d, f"{term}{OVER}": x, EPS: y, f"{name} {EPS}": old}
-            yield Terms(y * d, fraction, denominator, d)
+    signs = {f"sign({text})": np.sign(g)}
+    beside = {term: own[term] for term in (name, text, "θ", "1")}
+    above = {text: g, **others, **signs, **{f"{text}²": g**2}} | {
+        f"{other}_old": leaf.before[other] for other in others
+    }
+    for size, denominator in itertools.product(range(1, MOST + 1), list(_denominators(leaf, name))):
+        for attempt in fractions(y, above, beside, denominator, np.zeros_like(y), size, (old,), only):
+            if size < MOST or name in attempt.values:
+                yield attempt
     u, rounding = leaf.updates, leaf.rounding
     of_square = (2 * np.abs(u) + rounding) * rounding
     for term, values, bound in (("u", u, rounding), ("|u|", np.abs(u), rounding), ("u²", u**2, of_square)):
@@ -87,72 +140,160 @@ def attempts_for_array(name: str, leaf: Leaf, gradient: Arrays, mixtures: Arrays
 def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     """Return the terms of an array that do not contain other arrays."""
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
-    own |= {"1": np.ones_like(g), "sign(θ)": np.sign(leaf.params)}
+    own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params)}
     return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
 
 
-def attempts_for_update(leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays) -> Iterator[Terms]:
-    """Yield attempts for the update, first those with the gradients of the first pass."""
-    return itertools.chain.from_iterable(_attempts_for_gradients(leaf, gradients, mixtures) for gradients in passes)
+def ones(leaf: Leaf) -> np.ndarray:
+    """Return the constant term; it is 0 for elements that are left out, as θ is."""
+    return np.where(leaf.params == 0, 0.0, 1.0)
 
 
-def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays) -> Iterator[Terms]:
+def attempts_for_update(
+    leaf: Leaf, passes: Sequence[Arrays], mixtures: Arrays, only: Terms | None = None
+) -> Iterator[Terms]:
+    """Yield attempts for the update, first those with the gradients of the first pass; `only` as above."""
+    return itertools.chain.from_iterable(
+        _attempts_for_gradients(leaf, gradients, mixtures, only) for gradients in passes
+    )
+
+
+def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, only: Terms | None) -> Iterator[Terms]:
     """Yield attempts for the update with some gradients, such as "g" and "(g + 0.01 θ)"."""
-    p, u = leaf.params, leaf.updates
-    constants = {"θ": p, "1": np.ones_like(p), "sign(θ)": np.sign(p)}
+    p, u, rounding = leaf.params, leaf.updates, leaf.rounding
+    constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
-    numerators = {**leaf.after, **gradients, **old, **mixtures}
-    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | mixtures).items()}
-    for chosen in subsets({**numerators, **signs, **constants}):
-        yield Terms(u, chosen, rounding=leaf.rounding)
-    alone = {**constants, **numerators}
-    for size, (denominator, d) in itertools.product(range(1, MOST + 1), list(_denominators(leaf))):
-        over = {f"{name}{OVER}": values for name, values in numerators.items() if name not in names_in(denominator)}
-        beside = {name: alone[name] * d for name in (alone if size < MOST else constants)}
-        for chosen in subsets(over | beside, sizes=(size,)):
-            if over.keys() & chosen.keys():
-                # (√v + ε) w θ = w √v θ + w ε θ
-                with_eps = {f"{term} {EPS}": alone[term] for term in beside if term in chosen}
-                with_eps = {term: x for term, x in with_eps.items() if term.replace(f" {EPS}", OVER) not in chosen}
-                yield Terms(u * d, chosen | with_eps | {EPS: u}, denominator, d, leaf.rounding * d)
-    yield from _attempts_with_root(leaf, numerators)
+    numerators = {**leaf.after, **gradients, **old}
+    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients).items()}
+    mixed = mixtures | {f"sign({name})": np.sign(values) for name, values in mixtures.items()}
+    yield from sums(u, {**numerators, **signs, **constants}, {}, rounding, only)
+    yield from sums(u, {**mixed, **constants}, {}, rounding, only)
+    denominators = list(_denominators(leaf))
+    for size, denominator in itertools.product(range(1, MOST + 1), denominators):
+        beside = {**constants, **numerators} if size < MOST else constants
+        yield from fractions(u, numerators, beside, denominator, rounding, size, (p,), only)
+    products = _products(leaf, gradients | leaf.after)
+    rooted = _with_roots(leaf, gradients)
+    for size, denominator in itertools.product((1, 2), denominators):
+        for above in (rooted, signs | products):
+            if above:
+                yield from fractions(u, above, constants, denominator, rounding, size, (p,), only)
+    yield from sums(u, {**numerators, **constants}, rooted | products, rounding, only)
 
 
-def _attempts_with_root(leaf: Leaf, numerators: Arrays) -> Iterator[Terms]:
-    """Yield attempts with ε inside a root, squared: a m / √(v + ε) as u² (v + ε) = a² m².
-
-    The numerator may also be multiplied by the root of another array plus ε, as in Adadelta, and each ε may be outside
-    its root: (√v + ε)² = v + 2 ε √v + ε².
-    """
-    u, rounding = leaf.updates, leaf.rounding
-    arrays = {f"{name}_old": values for name, values in leaf.before.items()} | leaf.after
-    squares = [(name, d) for name, d in _denominators(leaf) if not name.startswith("√")]
-    for (denominator, d), (term, x) in itertools.product(squares, numerators.items()):
-        signs = np.sign(u * x)[(np.abs(u) > 4 * rounding) & (x != 0)]
-        form = ("-" if signs.sum() < 0 else "") + SQUARED
-        bound = (2 * np.abs(u) + rounding) * rounding * d
-        for other in [other for other in numerators if other != term and other.startswith("g")]:
-            square = {f"{term}²": x**2, f"{PRODUCT}{term} {other}": 2 * x * numerators[other]}
-            square |= {f"{other}²": numerators[other] ** 2, EPS: u**2}
-            yield Terms(u**2 * d, square, denominator, d, bound, form)
-        if len(np.unique(signs)) != 1:
-            continue
-        yield Terms(u**2 * d, {f"{term}²": x**2, EPS: u**2}, denominator, d, bound, form)
-        for factor, s in arrays.items():
-            if not names_in(factor) & names_in(denominator) and (s >= 0).all():
-                both = {f"{term}²": x**2, f"{term}² {factor}": x**2 * s}
-                inside, outside = {EPS: u**2}, {EPS: u**2, OUTSIDE: u**2 * np.sqrt(d)}
-                root = {f"{term}² √{factor}": x**2 * np.sqrt(s)}
-                for terms in (both | inside, both | outside, both | root | inside, both | root | outside):
-                    yield Terms(u**2 * d, terms, denominator, d, bound, form)
+def _products(leaf: Leaf, terms: Arrays) -> Arrays:
+    """Return products of terms, and their sizes."""
+    pairs = itertools.combinations_with_replacement(terms.items(), 2)
+    result = {f"{a}²" if a == b else f"{a} {b}": x * y for (a, x), (b, y) in pairs}
+    roots = {f"√{name}": np.sqrt(values) for name, values in leaf.after.items() if (values >= 0).all()}
+    return result | {f"|{a}|": np.abs(x) for a, x in terms.items() if (x < 0).any()} | roots
 
 
-def subsets(terms: Arrays, rare: Arrays | None = None, sizes: Sequence[int] = range(1, MOST + 1)) -> Iterator[Arrays]:
-    """Yield sets of these sizes; at most two terms if they contain rare terms."""
+def _with_roots(leaf: Leaf, gradients: Arrays) -> Arrays:
+    """Return gradients times the root of an array plus ε, as in Adadelta; ε may be outside the root."""
+    result: Arrays = {}
+    arrays = leaf.after | {f"{name}_old": values for name, values in leaf.before.items()}
+    squares = {name: values for name, values in arrays.items() if (values >= 0).all()}
+    if sum((values >= 0).all() for values in leaf.after.values()) < 2:
+        return {}
+    for (text, g), (name, s) in itertools.product(gradients.items(), squares.items()):
+        for eps in dict.fromkeys((*leaf.epsilons, *EPSILONS)):
+            result[f"{text} √({name} + {eps:g})"] = g * np.sqrt(s + eps)
+            result[f"{text} (√{name} + {eps:g})"] = g * (np.sqrt(s) + eps)
+    return result
+
+
+def sums(
+    y: np.ndarray,
+    terms: Arrays,
+    rare: Arrays | None = None,
+    rounding: np.ndarray | float = 0.0,
+    only: Terms | None = None,
+) -> Iterator[Terms]:
+    """Yield sums of at most three terms, or of two terms if one is rare, smallest first."""
+    step = min(PROBE, len(y) - 1)
+    bound = np.broadcast_to(rounding, y.shape)
     every = terms | (rare or {})
-    for size in sizes:
-        for chosen in itertools.combinations(every if size < MOST else terms, size):
-            yield {term: every[term] for term in chosen}
+    for size in range(1, MOST + 1):
+        some = every if size < MOST else terms
+        if only is not None:
+            chosen_sets: Iterable[list[str]] = (
+                [[*only.values]] if not only.denominator and only.values.keys() <= some.keys() else []
+            )
+        else:
+            values = np.array([values[step] for values in some.values()])
+            chosen_sets = _named(some, likely_sets(y[step], values, (), np.ones_like(y[step]), bound[step], size))
+        for chosen in chosen_sets:
+            if len(chosen) == size:
+                yield Terms(y, {name: every[name] for name in chosen}, rounding=rounding)
+
+
+def _named(names: Iterable[str], sets: Iterable[tuple[int, ...]]) -> Iterator[list[str]]:
+    """Yield sets of indices as names."""
+    names = list(names)
+    return ([names[i] for i in chosen] for chosen in sets)
+
+
+def fractions(
+    y: np.ndarray,
+    above: Arrays,
+    beside: Arrays,
+    denominator: Denominator,
+    rounding: np.ndarray,
+    size: int,
+    usual: Sequence[np.ndarray],
+    only: Terms | None,
+) -> Iterator[Terms]:
+    """Yield sums of terms that are divided by D + ε or √(v + ε), and of terms beside the fraction."""
+    name, d, square = denominator
+    over = {f"{term}{OVER}": values for term, values in above.items() if term not in names_in(name)}
+    names = [*over, *beside]
+    if not over or size > len(names):
+        return
+    if only is not None:
+        wanted = [term for term in only.values if EPS not in term]
+        same = only.denominator == name and len(wanted) == size and {*wanted} <= {*names}
+        chosen_sets: Iterable[list[str]] = [wanted] if same else []
+    else:
+        chosen_sets = _screened(y, over, beside, d, rounding, size, usual)
+    for chosen_names in chosen_sets:
+        if not over.keys() & {*chosen_names}:
+            continue
+        # (√v + ε) w θ = w √v θ + w ε θ
+        outside = {term: over[term] if term in over else beside[term] * d for term in chosen_names}
+        with_eps = {f"{term} {EPS}": beside[term] for term in chosen_names if term in beside}
+        with_eps = {term: x for term, x in with_eps.items() if term.replace(f" {EPS}", OVER) not in outside}
+        yield Terms(y * d, outside | with_eps | {EPS: y}, name, d, rounding * d)
+        if square is not None:
+            square = np.maximum(square, TINY)
+            root = np.sqrt(square)
+            inside = {term: over[term] if term in over else beside[term] * root for term in chosen_names}
+            yield Terms(y * root, inside, name, root, rounding * root, square=square)
+
+
+def _screened(
+    y: np.ndarray,
+    over: Arrays,
+    beside: Arrays,
+    d: np.ndarray,
+    rounding: np.ndarray,
+    size: int,
+    usual: Sequence[np.ndarray],
+) -> Iterator[list[str]]:
+    """Yield the likely sets of terms over and beside D, for large D."""
+    step = min(PROBE, len(y) - 1)
+    values = np.array([*(x[step] for x in over.values()), *(x[step] * d[step] for x in beside.values())])
+    # y D - ε y - ε y / D …: ε outside the root, and a small one inside it
+    always = [part for x in (y, *usual) for part in (x[step], x[step] / d[step])]
+    sets = likely_sets(y[step] * d[step], values, always, d[step], rounding[step] * d[step], size)
+    return _named([*over, *beside], sets)
+
+
+def subsets(terms: Arrays) -> Iterator[Arrays]:
+    """Yield all sets of at most three terms."""
+    for size in range(1, MOST + 1):
+        for chosen in itertools.combinations(terms, size):
+            yield {term: terms[term] for term in chosen}
 
 
 def names_in(expression: str) -> set[str]:
@@ -162,13 +303,15 @@ def names_in(expression: str) -> set[str]:
     return {word.removesuffix("_old") for word in expression.replace("sign", " ").split()}
 
 
-def _denominators(leaf: Leaf, without: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def _denominators(leaf: Leaf, without: str = "") -> Iterator[Denominator]:
     """Yield the stored arrays that are never negative, and their roots, with their names."""
     arrays = {**leaf.after, **{f"{name}_old": values for name, values in leaf.before.items()}}
     for name, values in arrays.items():
         if name.removesuffix("_old") != without and (values >= 0).all() and (values > 0).any():
-            yield f"√{name}", np.sqrt(values)
-            yield name, values
+            yield Denominator(f"√{name}", np.sqrt(values), values)
+            yield Denominator(name, values)
             for other, mean in leaf.after.items():
                 if (mean < 0).any() and (values >= mean**2).all():
-                    yield f"√({name} - {other}²)", np.sqrt(values - mean**2)
+                    difference = values - mean**2
+                    yield Denominator(f"√({name} - {other}²)", np.sqrt(difference), difference)
+                    yield Denominator(f"({name} - {other}²)", difference)
