@@ -17,6 +17,7 @@ from nnjax.optcheck.calling.holders import factory_of, hold
 from nnjax.optcheck.calling.kinds import (
     KINDS,
     NotAnOptimizerError,
+    OrderError,
     StructureError,
     describe,
     is_torch,
@@ -30,6 +31,8 @@ from nnjax.optcheck.calling.layouts import TREE
 from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.calling.objective import VALUE, gradient, objective
+from nnjax.optcheck.calling.tree_layouts import in_first_layout
+from nnjax.optcheck.calling.verdicts import is_update
 from nnjax.types import PyTree
 
 INITS = ("init", "init_state", "initialize", "create_state", "init_opt_state")
@@ -85,8 +88,9 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     arguments = arguments_of(update)
     required = [argument for argument in arguments or () if argument.required]
     names = [argument.role for argument in arguments or ()]
-    if len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
-        return bind(Target(name_of(update), lambda: update, owns_state=False), init, order)
+    target = Target(name_of(update), lambda: update, owns_state=False)
+    if order or len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
+        return bind(target, init, order)
 
     takes_params = arguments is None or len(arguments) >= 3
 
@@ -97,7 +101,16 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
             result = update(grads, state, params) if takes_params else update(grads, state)
         return _two(result, "(updates, state)")
 
-    return Adapter(name_of(update), kind, init, step)
+    call = f"{name_of(update)}(grads, state{', params' if takes_params else ''})"
+    adapter = in_first_layout(Adapter(name_of(update), kind, init, step), call)
+    if isinstance(optimizer, optax.GradientTransformation) or is_update(adapter):
+        return adapter
+    try:  # it returns new parameters, or its arguments have another order
+        return bind(target, init)
+    except OrderError:
+        raise
+    except NotAnOptimizerError:
+        return adapter
 
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
@@ -148,13 +161,15 @@ def _triple(triple: Any) -> Adapter:
         new_state = update(count, grads, state) if counts else update(grads, state)
         return difference(get_params(new_state), get_params(state)), (count + 1, new_state)
 
-    return Adapter(
-        name_of(update if is_tuple else triple),
+    name = name_of(update if is_tuple else triple)
+    adapter = Adapter(
+        name,
         "triple",
         init=lambda params: (jnp.zeros((), jnp.int32), init(params)),
         step=step,
         params_of=lambda carry: get_params(carry[1]),
     )
+    return in_first_layout(adapter, f"{name}({'t, ' if counts else ''}grads, state)")
 
 
 def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
