@@ -77,9 +77,10 @@ def _fresh(target: Target, binding: Binding, params: PyTree) -> Callable[..., An
     """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first."""
     function = target.fresh()
     build = getattr(getattr(function, "__self__", None), "build", None)
-    required = [argument.role for argument in arguments_of(build) or () if argument.required] if build else []
-    if required == ["params"]:
-        build(binding.layout.pack(params))
+    if callable(build):
+        required = [argument.role for argument in arguments_of(build) or () if argument.required]
+        if required == ["params"]:
+            build(binding.layout.pack(params))
     return function
 
 
