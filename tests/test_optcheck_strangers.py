@@ -221,3 +221,8 @@ class MLXStyle:
 @pytest.mark.parametrize("optimizer", [KerasStyle, MLXStyle])
 def test_objects_with_an_init_or_build_of_their_own(optimizer):
     assert optcheck.compare(optimizer, optax.sgd(0.01, 0.9)).ok
+
+
+def test_the_audit_skips_a_network_with_a_step(tmp_path):
+    (tmp_path / "network.py").write_text("class Network:\n    def step(self, x):\n        return x\n")
+    assert optcheck.audit(tmp_path / "network.py").findings == ()

@@ -35,7 +35,7 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nnjax.cli.optcheck_process", folder],
+                [sys.executable, "-P", "-c", f"from {__name__} import main; main({folder!r})"],
                 env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -198,7 +198,3 @@ def main(folder: str) -> None:
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.rename(Path(folder, "result.json"))
     os._exit(0)  # do not wait for threads that the candidate started
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
