@@ -226,3 +226,8 @@ def test_objects_with_an_init_or_build_of_their_own(optimizer):
 def test_the_audit_skips_a_network_with_a_step(tmp_path):
     (tmp_path / "network.py").write_text("class Network:\n    def step(self, x):\n        return x\n")
     assert optcheck.audit(tmp_path / "network.py").findings == ()
+
+
+def test_unknown_roles_in_an_order_are_named():
+    with pytest.raises(ValueError, match="unknown order 'gradients'"):
+        optcheck.compare(lambda a, b: a, optax.sgd(0.01), order=("params", "gradients"))

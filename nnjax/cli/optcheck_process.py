@@ -82,7 +82,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     module, candidate = load(request["candidate"])
     init = request["init"]
     if init not in (None, "zeros"):
-        init = load(init)[1] if ":" in init else _attribute(module, init, init)
+        init = load(init)[1] if ":" in init else _attribute(module, init, place)
     options = {"kind": request["kind"], "init": init, "order": request["order"]}
     options |= {"max_fits": request["max_fits"], "seconds": seconds}
     report = _compare(candidate, request["against"], request["hparams"], options)

@@ -35,6 +35,7 @@ from nnjax.optcheck.calling.tree_layouts import in_first_layout
 from nnjax.optcheck.calling.verdicts import is_update
 from nnjax.types import PyTree
 
+ROLES = ("params", "grads", "state", "count", "leaf", "pairs", "objective", "gradient", "value", "hessian")
 INITS = ("init", "init_state", "initialize", "create_state", "init_opt_state")
 
 
@@ -54,12 +55,14 @@ def adapt(
 
     Raises:
       NotAnOptimizerError: if the object is not an optimizer of this kind.
-      ValueError: if `kind` is unknown.
+      ValueError: if `kind` or a role in `order` is unknown.
     """
     if isinstance(optimizer, Adapter):
         return optimizer
     if kind is not None:
         checks.one_of("optcheck", "kind", kind, KINDS)
+    for role in order or ():
+        checks.one_of("optcheck", "order", role.partition(" ")[0], ROLES)
     kind = kind or kind_of(optimizer)
     count = {"pair": 2, "triple": 3}.get(kind)
     has_methods = kind == "triple" and hasattr(optimizer, "get_params")
