@@ -80,6 +80,7 @@ def test_an_optimizer_that_ends_its_process_is_no_match(mine, tmp_path, ending):
     ended = nnjax("optcheck", "ends.py:step", "--against", "sgd")
     assert ended.code == 4, ended
     assert ENDINGS[ending] in " ".join(ended.err.split())
+    assert "RuntimeWarning" not in ended.err
 
 
 def test_an_optimizer_that_takes_all_memory_is_ended(mine, tmp_path):

@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -104,3 +106,128 @@ def test_new_parameters_are_recognised_although_the_first_step_is_huge():
     report = optcheck.compare(lagging, "torch.adagrad")
     assert report.called == "lagging(params, grads, state), on a list; the state starts as zeros"
     assert {cause.id for cause in report.causes} == {"second_lag-one-step", "eps"}
+
+
+def _zeros(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+def test_a_pair_may_return_new_parameters_in_any_order_of_arguments():
+    def new_params(grads, state, params):
+        state = jax.tree.map(lambda v, g: 0.9 * v + g, state, grads)
+        return jax.tree.map(lambda p, v: p - 0.01 * v, params, state), state
+
+    def state_first(state, grads, params):
+        return new_params(grads, state, params)
+
+    for update in (new_params, state_first):
+        report = optcheck.compare((_zeros, update), optax.sgd(0.01, 0.9))
+        assert report.ok, update
+        assert report.called
+
+    def unnamed(a, b, c):
+        return new_params(b, c, a)
+
+    assert optcheck.compare((_zeros, unnamed), optax.sgd(0.01, 0.9), order=("params", "grads", "state")).ok
+
+
+def test_a_pair_of_lists_and_one_of_an_array():
+    def init(params):
+        return [jnp.zeros_like(p) for p in params]
+
+    def update(grads, state, params=None):
+        state = [0.9 * v + g for v, g in zip(state, grads, strict=True)]
+        return [-0.01 * v for v in state], state
+
+    report = optcheck.compare((init, update), optax.sgd(0.01, 0.9))
+    assert report.ok
+    assert report.called.endswith("on a list")
+
+    def update_array(g, v, p=None):
+        return -0.01 * (0.9 * v + g), 0.9 * v + g
+
+    report = optcheck.compare((lambda p: jnp.zeros(p.shape), update_array), optax.sgd(0.01, 0.9))
+    assert report.ok
+    assert "one array" in report.called
+
+
+def test_a_triple_of_lists():
+    def init(params):
+        return [(p, jnp.zeros_like(p)) for p in params]
+
+    def update(i, grads, state):
+        new = [(p, 0.9 * v + g) for (p, v), g in zip(state, grads, strict=True)]
+        return [(p - 0.01 * v, v) for p, v in new]
+
+    report = optcheck.compare((init, update, lambda state: [p for p, _ in state]), optax.sgd(0.01, 0.9))
+    assert report.ok
+    assert "on a list" in report.called
+
+
+def test_a_transformation_of_matrices_only():
+    def update(grads, state, params=None):
+        if any(g.ndim != 2 for g in jax.tree.leaves(grads)):
+            raise ValueError("only matrices")
+        return jax.tree.map(lambda g: -0.01 * g / jnp.sqrt(jnp.sum(g * g) + 1e-12), grads), state
+
+    report = optcheck.compare((_zeros, update), (_zeros, update))
+    assert report.ok
+    assert "matrices only" in report.called
+
+
+def test_a_state_that_a_loop_skips_is_not_the_initial_state():
+    torch = pytest.importorskip("torch")
+
+    def momentum(params, states, hyperparams):
+        for p, v in zip(params, states, strict=False):
+            with torch.no_grad():
+                v[:] = hyperparams["momentum"] * v + p.grad
+                p[:] -= hyperparams["lr"] * v
+            p.grad.data.zero_()
+
+    candidate = functools.partial(momentum, hyperparams={"lr": 1e-3, "momentum": 0.9})
+    report = optcheck.compare(candidate, optax.sgd(1e-3, 0.9))
+    assert report.ok
+    assert "starts as zeros" in report.called
+
+
+class KerasStyle:
+    def build(self, trainable_variables):
+        self.v = [np.zeros_like(x) for x in trainable_variables]
+
+    def apply(self, grads, trainable_variables):
+        for v, g, p in zip(self.v, grads, trainable_variables, strict=True):
+            v[...] = 0.9 * v + g
+            np.subtract(p, 0.01 * v, out=p)
+
+
+class MLXStyle:
+    def __init__(self):
+        self.state = {}
+
+    def init(self, parameters):
+        self.state = _zeros(parameters)
+
+    def apply_gradients(self, gradients, parameters):
+        if not self.state:
+            self.init(gradients)
+        self.state = jax.tree.map(lambda v, g: 0.9 * v + g, self.state, gradients)
+        return jax.tree.map(lambda p, v: p - 0.01 * v, parameters, self.state)
+
+    def update(self, model, gradients):
+        model.update(self.apply_gradients(gradients, model))
+
+
+@pytest.mark.parametrize("optimizer", [KerasStyle, MLXStyle])
+def test_objects_with_an_init_or_build_of_their_own(optimizer):
+    assert optcheck.compare(optimizer, optax.sgd(0.01, 0.9)).ok
+
+
+def test_the_audit_skips_a_network_with_a_step(tmp_path):
+    (tmp_path / "network.py").write_text("class Network:\n    def step(self, x):\n        return x\n")
+    assert optcheck.audit(tmp_path / "network.py").findings == ()
+
+
+def test_unknown_roles_in_an_order_are_named():
+    with pytest.raises(ValueError, match="unknown order 'gradients'"):
+        optcheck.compare(lambda a, b: a, optax.sgd(0.01), order=("params", "gradients"))

@@ -35,7 +35,7 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nnjax.cli.optcheck_process", folder],
+                [sys.executable, "-P", "-c", f"from {__name__} import main; main({folder!r})"],
                 env=os.environ | ONE_THREAD | {"PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -82,7 +82,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     module, candidate = load(request["candidate"])
     init = request["init"]
     if init not in (None, "zeros"):
-        init = load(init)[1] if ":" in init else _attribute(module, init, init)
+        init = load(init)[1] if ":" in init else _attribute(module, init, place)
     options = {"kind": request["kind"], "init": init, "order": request["order"]}
     options |= {"max_fits": request["max_fits"], "seconds": seconds}
     report = _compare(candidate, request["against"], request["hparams"], options)
@@ -198,7 +198,3 @@ def main(folder: str) -> None:
     unfinished.write_text(json.dumps(result), encoding="utf-8")
     unfinished.rename(Path(folder, "result.json"))
     os._exit(0)  # do not wait for threads that the candidate started
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -177,14 +177,19 @@ def _has_roles(member: Any, module: ModuleType) -> bool:
         functions = [method for method in methods if callable(method)]
         call = vars(member).get("__call__") if inspect.isclass(member) else None
         roles = [_roles(function) for function in (*functions, *([call] if call else []))]
-        return any("grads" in role or "pairs" in role for role in roles) or (
-            bool(functions) and inspect.isclass(member)
-        )
+        takes_gradients = any({"grads", "pairs", "layer", "layers"} & role for role in roles)
+        return takes_gradients or (bool(functions) and inspect.isclass(member) and _holds_parameters(member))
     found = _roles(member)
     if inspect.isgeneratorfunction(member):
         return bool({"params", "gradient"} & found)
     first = next(iter(inspect.signature(member).parameters), "").lower()
     return "pairs" in found or first in NUMBERS or ("grads" in found and bool({"params", "state"} & found))
+
+
+def _holds_parameters(cls: type) -> bool:
+    """Return True if a class is created from parameters, a model or layers, or if its arguments are unknown."""
+    arguments = arguments_of(cls)
+    return arguments is None or bool({"params", "layers"} & {argument.role for argument in arguments})
 
 
 def _roles(function: Any) -> set[str]:

@@ -17,6 +17,7 @@ from nnjax.optcheck.calling.holders import factory_of, hold
 from nnjax.optcheck.calling.kinds import (
     KINDS,
     NotAnOptimizerError,
+    OrderError,
     StructureError,
     describe,
     is_torch,
@@ -30,8 +31,11 @@ from nnjax.optcheck.calling.layouts import TREE
 from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.calling.objective import VALUE, gradient, objective
+from nnjax.optcheck.calling.tree_layouts import in_first_layout
+from nnjax.optcheck.calling.verdicts import is_update
 from nnjax.types import PyTree
 
+ROLES = ("params", "grads", "state", "count", "leaf", "pairs", "objective", "gradient", "value", "hessian")
 INITS = ("init", "init_state", "initialize", "create_state", "init_opt_state")
 
 
@@ -51,12 +55,14 @@ def adapt(
 
     Raises:
       NotAnOptimizerError: if the object is not an optimizer of this kind.
-      ValueError: if `kind` is unknown.
+      ValueError: if `kind` or a role in `order` is unknown.
     """
     if isinstance(optimizer, Adapter):
         return optimizer
     if kind is not None:
         checks.one_of("optcheck", "kind", kind, KINDS)
+    for role in order or ():
+        checks.one_of("optcheck", "order", role.partition(" ")[0], ROLES)
     kind = kind or kind_of(optimizer)
     count = {"pair": 2, "triple": 3}.get(kind)
     has_methods = kind == "triple" and hasattr(optimizer, "get_params")
@@ -85,8 +91,9 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     arguments = arguments_of(update)
     required = [argument for argument in arguments or () if argument.required]
     names = [argument.role for argument in arguments or ()]
-    if len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
-        return bind(Target(name_of(update), lambda: update, owns_state=False), init, order)
+    target = Target(name_of(update), lambda: update, owns_state=False)
+    if order or len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
+        return bind(target, init, order)
 
     takes_params = arguments is None or len(arguments) >= 3
 
@@ -97,7 +104,25 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
             result = update(grads, state, params) if takes_params else update(grads, state)
         return _two(result, "(updates, state)")
 
-    return Adapter(name_of(update), kind, init, step)
+    call = f"{name_of(update)}(grads, state{', params' if takes_params else ''})"
+    adapter = Adapter(name_of(update), kind, init, step)
+    if not _has_cache(update):  # a trial would fill it, and hide what the contract checks
+        adapter = in_first_layout(adapter, call)
+    usual = bool(names) and names[0] == "grads" and required[2:] == []  # parameters are optional: it returns updates
+    if isinstance(optimizer, optax.GradientTransformation) or usual or _has_cache(update) or is_update(adapter):
+        return adapter
+    try:  # it returns new parameters, or its arguments have another order
+        return bind(target, init)
+    except OrderError:
+        raise
+    except NotAnOptimizerError:
+        return adapter
+
+
+def _has_cache(function: Callable[..., Any]) -> bool:
+    """Return True if a function has a dict, list or set in its closure."""
+    cells = getattr(function, "__closure__", None) or ()
+    return any(isinstance(cell.cell_contents, (dict, list, set)) for cell in cells)
 
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
@@ -148,13 +173,15 @@ def _triple(triple: Any) -> Adapter:
         new_state = update(count, grads, state) if counts else update(grads, state)
         return difference(get_params(new_state), get_params(state)), (count + 1, new_state)
 
-    return Adapter(
-        name_of(update if is_tuple else triple),
+    name = name_of(update if is_tuple else triple)
+    adapter = Adapter(
+        name,
         "triple",
         init=lambda params: (jnp.zeros((), jnp.int32), init(params)),
         step=step,
         params_of=lambda carry: get_params(carry[1]),
     )
+    return in_first_layout(adapter, f"{name}({'t, ' if counts else ''}grads, state)")
 
 
 def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:

@@ -10,7 +10,7 @@ import numpy as np
 from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.calling.calls import Binding, Mode, Outcome, Target, adapter_of
 from nnjax.optcheck.calling.hidden_state import hidden_state_error, keeps_state, lost_state_error, uses_id
-from nnjax.optcheck.calling.kinds import NotAnOptimizerError, missing_numbers_error
+from nnjax.optcheck.calling.kinds import NotAnOptimizerError, OrderError, missing_numbers_error
 from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout
 from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 from nnjax.optcheck.calling.starts import first_start
@@ -185,9 +185,9 @@ def _orders(arguments: list[Argument], *, attached: bool) -> Iterator[tuple[str,
 
 
 def _ask_for_order(name: str, bindings: list[Binding]) -> None:
-    """Raise NotAnOptimizerError, because several orders of arguments are possible."""
+    """Raise OrderError, because several orders of arguments are possible."""
     orders = [", ".join(role.partition(" ")[0] for role in binding.roles) for binding in bindings]
-    raise NotAnOptimizerError(
+    raise OrderError(
         f"optcheck: {name} can be called as {' or as '.join(f'{name}({order})' for order in orders)}; choose one: "
         f"order=({', '.join(repr(role) for role in bindings[0].roles)})"
     )

@@ -10,7 +10,7 @@ import numpy as np
 from nnjax.optcheck.calling.adapter import SCALE, Adapter, difference, example_tree
 from nnjax.optcheck.calling.kinds import StructureError, describe
 from nnjax.optcheck.calling.layouts import PLAIN_TENSORS, Layout, from_pairs, layer_pairs, no_gradients
-from nnjax.optcheck.calling.names import Argument
+from nnjax.optcheck.calling.names import Argument, arguments_of
 from nnjax.optcheck.calling.objective import OF_OBJECTIVE, of_objective
 from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_jit
 from nnjax.optcheck.trace.deadline import TimeLimitError
@@ -38,6 +38,7 @@ class Outcome(NamedTuple):
     kind: str  # "params", "updates", or "in place"
     position: int | None = None  # index of parameters or updates in a returned tuple; None if there is no such tuple
     memory: tuple[int, ...] = ()  # indices of the new states in a returned tuple; () if states are changed in place
+    moves: bool = True  # False if the updates of the trial steps are all zero
     keeps: bool = False  # True if callers keep their arrays, so that `id(array)` identifies them at every step
 
 
@@ -57,17 +58,30 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
     """Take two steps with example inputs, and return the outcome of the first call."""
     params, grads, other = (_example(binding, mode, array, seed) for seed in range(3))
     params = jax.tree.map(lambda leaf: SCALE * leaf, params)
-    function, memory, container = target.fresh(), binding.start(params), _container(binding.layout, params, grads)
+    function, memory = _fresh(target, binding, params), binding.start(params)
+    container = _container(binding.layout, params, grads)
     with np.errstate(all="ignore"):
         result = _call(function, binding, container, params, grads, memory, 0)
         outcome = _outcome_of(result, container, binding, params, grads)
         if outcome.kind == "updates":
             outcome = _without_gradients(target, binding, params, grads) or outcome
-        _, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
+        first, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
         container = _refill(container if outcome.keeps else None, binding.layout, params, other)
         result = _call(function, binding, container, params, other, memory, 1)
-        _read(result, container, binding._replace(outcome=outcome), params, memory)
-    return outcome
+        second, _ = _read(result, container, binding._replace(outcome=outcome), params, memory)
+    zero = all(not np.any(np.asarray(leaf)) for leaf in jax.tree.leaves((first, second)))
+    return outcome._replace(moves=not zero)
+
+
+def _fresh(target: Target, binding: Binding, params: PyTree) -> Callable[..., Any]:
+    """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first."""
+    function = target.fresh()
+    build = getattr(getattr(function, "__self__", None), "build", None)
+    if callable(build):
+        required = [argument.role for argument in arguments_of(build) or () if argument.required]
+        if required == ["params"]:
+            build(binding.layout.pack(params))
+    return function
 
 
 def _without_gradients(target: Target, binding: Binding, params: PyTree, grads: PyTree) -> Outcome | None:
@@ -78,7 +92,7 @@ def _without_gradients(target: Target, binding: Binding, params: PyTree, grads: 
     zeros = jax.tree.map(lambda leaf: 0 * leaf, grads)
     container = _container(binding.layout, params, zeros)
     try:
-        result = _call(target.fresh(), binding, container, params, zeros, binding.start(params), 0)
+        result = _call(_fresh(target, binding, params), binding, container, params, zeros, binding.start(params), 0)
         outcome = _outcome_of(result, container, binding, params, zeros)
     except TimeLimitError:
         raise
@@ -221,7 +235,7 @@ def adapter_of(
         memory = binding.start(params)
         count = ((jnp.zeros((), jnp.int32) if array is jnp.array else 0),) if counts else ()
         carry = memory[0] if single else (*memory, *count) or None
-        return (target.fresh(), None, carry) if target.owns_state else carry
+        return (_fresh(target, binding, params), None, carry) if target.owns_state else carry
 
     function = target.fresh()
 

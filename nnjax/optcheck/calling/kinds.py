@@ -17,6 +17,10 @@ class NotAnOptimizerError(TypeError):
     """Raised if an object is not an optimizer of a supported kind, or cannot run on gradients alone."""
 
 
+class OrderError(NotAnOptimizerError):
+    """Raised if several orders of arguments are possible."""
+
+
 class StructureError(NotAnOptimizerError):
     """Raised if the return value of a step does not have the expected structure."""
 
@@ -45,7 +49,8 @@ def kind_of(optimizer: Any) -> str:
         if hasattr(optimizer, "get_params"):
             return "triple"
         roles = [argument.role for argument in arguments_of(optimizer.update) or ()]
-        return "object" if "count" in roles else "optax"
+        is_object = "count" in roles or hasattr(optimizer, "apply_gradients")  # as in MLX
+        return "object" if is_object else "optax"
     if isinstance(optimizer, tuple) and optimizer and all(map(callable, optimizer)):
         if len(optimizer) in (2, 3):
             return {2: "pair", 3: "triple"}[len(optimizer)]

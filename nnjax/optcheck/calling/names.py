@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 PARAMS = (
     *("params", "parameters", "param", "parameter", "p", "theta", "w", "weights", "weight", "x", "xs", "model", "net"),
     *("variables", "vars", "var", "values", "x0", "x_init", "policy", "parameter_list", "trainables"),
+    *("trainable_variables", "var_list", "trainable_params", "trainable_weights"),
 )
 GRADS = (
     *("grads", "gradients", "grad", "gradient", "g", "gs", "dw", "updates", "derivatives", "globalg", "grad_wrt_w"),

@@ -29,7 +29,11 @@ def first_start(
     mode: Mode,
     errors: list[Exception],
 ) -> Binding | None:
-    """Return the binding with the first initial state that allows two steps, or None if there is none."""
+    """Return the binding with the first initial state that allows two steps, or None if there is none.
+
+    States with which all updates are zero, such as an empty list that a loop skips, are used only if there is no other.
+    """
+    still: Binding | None = None
     names = [argument.name for argument, role in zip(binding.arguments, binding.roles, strict=False) if role == "state"]
     for start, text in _starts(binding.layout, init, names):
         attempt = binding._replace(start=start, start_text=text)
@@ -47,8 +51,11 @@ def first_start(
             except Exception as error:  # after any error, try the next start
                 errors.append(error)
                 break
-            return attempt._replace(outcome=outcome)
-    return None
+            if outcome.moves:
+                return attempt._replace(outcome=outcome)
+            still = still or attempt._replace(outcome=outcome)
+            break
+    return still
 
 
 def _starts(

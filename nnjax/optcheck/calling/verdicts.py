@@ -50,6 +50,25 @@ def trial_verdict(adapter: Adapter) -> str:
     return "unsure" if nearer_to_grads or _equal(first, other) else "sure"
 
 
+def is_update(adapter: Adapter) -> bool:
+    """Return True unless the first updates are near the parameters or the gradients.
+
+    Errors and updates with other shapes are reported by the comparison.
+    """
+    params = jax.tree.map(lambda leaf: SCALE * leaf, example_tree(np.array, 0, ndim=adapter.ndim))
+    grads = example_tree(np.array, 1, ndim=adapter.ndim)
+    try:
+        updates = _first_updates(adapter, (0, 1))[0]
+    except TimeLimitError:
+        raise
+    except Exception:
+        return True
+    if not has_shapes(updates, params):
+        return True
+    distance = min(tree_size(difference(updates, params)), tree_size(difference(updates, grads)))
+    return not distance < 0.5 * tree_size(updates)
+
+
 def depends_on_gradients(adapter: Adapter) -> bool:
     """Return True if different gradients change the first update more than different parameters do."""
     first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))

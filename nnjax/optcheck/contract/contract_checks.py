@@ -258,7 +258,7 @@ def _check_trees(adapter: Adapter, plain: list[Violation], can_jit: bool) -> Ite
 
     trees: dict[str, Callable[[Any], Any]] = {
         "None leaves": lambda tree: tree | {"none": None},
-        "empty leaves": lambda tree: tree | {"empty": tree["layer"]["b"][:0]},
+        "empty leaves": lambda tree: tree | {"empty": jax.tree.leaves(tree)[0][:0]},
     }
     if adapter.pure:
         trees |= {"bfloat16": halve, "mixed dtypes": lambda tree: tree | {"layer": halve(tree["layer"])}}
