@@ -98,6 +98,22 @@ def receives(params):
         params = params - LR * b
 
 
+def receives_dicts(params):
+    b = {name: np.zeros_like(p) for name, p in params.items()}
+    while True:
+        grads = yield params
+        b = {name: 0.9 * b[name] + grads[name] for name in b}
+        params = {name: params[name] - LR * b[name] for name in b}
+
+
+def loops_over_pairs(grad, layers):
+    b = [(np.zeros_like(w), np.zeros_like(bias)) for w, bias in layers]
+    while True:
+        grads = grad(layers)
+        b = [(0.9 * v + dw, 0.9 * c + db) for (v, c), (dw, db) in zip(b, grads, strict=True)]
+        layers = [(w - LR * v, bias - LR * c) for (w, bias), (v, c) in zip(layers, b, strict=True)]
+
+
 def yields(grad, x, lr=LR):
     b = np.zeros_like(x)
     while True:
@@ -117,6 +133,11 @@ ACCEPTED = {  # optimizer, how it is called
     "lists": (with_rate(OfLists), "OfLists(params) on a model with the lists params and grads, then .step"),
     "layers": (with_rate(OfLayers), "OfLayers(params) on a model whose layers have W, b, dW, db, then .step"),
     "receives": (receives, "receives(x0), on one array, all leaves concatenated; it yields parameters, and receives"),
+    "receives dicts": (receives_dicts, "receives_dicts(x0), on a flat dict; it yields parameters, and receives"),
+    "pairs in a loop": (
+        loops_over_pairs,
+        "loops_over_pairs(grad, x0), on a list of pairs [(w, b), …]; it runs the loop",
+    ),
     "yields": (yields, "yields(grad, x0), on one array, all leaves concatenated; it runs the loop"),
 }
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
-from nnjax.optcheck.calling.layouts import ARRAY, LIST, TREE, Layout
+from nnjax.optcheck.calling.layouts import ARRAY, DICT, LAYERS, LIST, NUMBERED, PAIRS, TREE, Layout
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
@@ -36,7 +36,7 @@ def drive(loop: Callable[..., Any], name: str) -> Adapter | None:
         return None
     loop = _loop_of(loop) if sends else loop
     for gradient_first in (True,) if sends else (True, False):
-        for layout in (ARRAY, TREE, LIST):
+        for layout in (ARRAY, TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED):
             adapter = _adapter(loop, name, layout, gradient_first=gradient_first, sends=sends)
             params, *grads = (example_tree(np.array, seed) for seed in range(3))
             try:
