@@ -142,7 +142,7 @@ def _call(
     function: Callable[..., Any], binding: Binding, container: Any, params: PyTree, grads: PyTree, memory: Any, k: Any
 ) -> Any:
     """Call the function at step k = 0, 1, …"""
-    layout, values, keywords, states = binding.layout, [], {}, iter(memory)
+    layout, values, keywords, states = binding.layout, [], {}, list(memory)
     packed = layout.pack_grads(grads)
     for argument, role in zip(binding.arguments, binding.roles, strict=False):
         kind, _, index = role.partition(" ")
@@ -159,8 +159,10 @@ def _call(
             value = of_objective(kind, params, grads, layout)
         elif kind == "pairs":
             value = list(zip(jax.tree.leaves(packed), jax.tree.leaves(container), strict=True))
+        elif states:
+            value = states.pop(0)
         else:
-            value = next(states)
+            raise TypeError(f"no value for {argument.name}")
         if argument.keyword:
             keywords[argument.name] = value
         else:
