@@ -184,7 +184,6 @@ def test_a_broken_contract_ends_with_3(mine):
         (("FILE:nothing", "--against", "optax.sgd"), "it has"),
         (("FILE:number", "--against", "optax.sgd"), "not an optimizer"),
         (("FILE:broken", "--against", "optax.sgd", "--learning-rate", "1"), "my own mistake"),
-        (("FILE:averaged", "--against", "optax.sm3", "--learning-rate", "1"), "raised by the reference"),
         (("nothing.py:momentum", "--against", "optax.sgd"), "there is no file nothing.py"),
         (("nothing.at.all:momentum", "--against", "optax.sgd"), "nothing"),
         (("momentum", "--against", "optax.sgd"), "MODULE:NAME"),

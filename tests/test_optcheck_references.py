@@ -3,12 +3,14 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from optcheck_runs import SCRIPT
 
 from nnjax import optcheck
 from nnjax.optcheck.calling.factories import build
+from nnjax.optcheck.reading import stored_arrays
 from nnjax.optcheck.rules.library_arguments import formula_of
 from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.diagnosis import target_of
@@ -107,3 +109,25 @@ def test_a_mistake_beside_a_reference_with_many_options_is_named():
     reference = optax.rmsprop(1e-2, decay=0.9, eps=1e-4, centered=True, momentum=0.8)
     report = optcheck.compare(step, reference, init=lambda params: None)
     assert [cause.id for cause in report.causes] == ["second-centered-plus"]
+
+
+def test_an_error_of_the_reference_says_that_it_is_the_references():
+    def update(grads, state, params=None):
+        if any(leaf.ndim > 3 for leaf in jax.tree.leaves(grads)) and state > 3:
+            raise RuntimeError("only a few steps")
+        return grads, state + 1
+
+    flaky = optax.GradientTransformation(lambda params: 0, update)
+    with pytest.raises(RuntimeError, match="only a few steps") as raised:
+        optcheck.compare(optax.sgd(0.1), flaky)
+    assert "raised by the reference" in raised.value.__notes__[0]
+
+
+def test_states_may_hold_keys_and_tensors_that_numpy_lacks():
+    state = {"key": jax.random.key(0), "m": jnp.ones(3)}
+    assert [name for name, _ in stored_arrays._arrays("state", state, 3, set())] == ["state/m"]
+    torch = pytest.importorskip("torch")
+    tensors = [torch.ones(3, dtype=dtype) for dtype in (torch.bfloat16, torch.float32, torch.int64)]
+    assert [name for name, _ in stored_arrays._arrays("state", tensors, 3, set())] == ["state/0", "state/1"]
+    report = optcheck.compare(optax.sgd(0.1, 0.9), optax.noisy_sgd(0.1, key=jax.random.key(0)))
+    assert "cause unknown" in str(report)

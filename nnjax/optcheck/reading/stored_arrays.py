@@ -104,10 +104,10 @@ def _arrays(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple
     """Yield the paths and copies of all arrays of floats in containers, objects, closures and bound arguments."""
     if depth == 0 or id(value) in seen or isinstance(value, (type, ModuleType, str, bytes, int, float)):
         return
-    if hasattr(value, "detach"):
-        value = value.detach().numpy()
+    if hasattr(value, "is_floating_point"):  # NumPy has no equivalent of torch.bfloat16
+        value = value.detach().double().numpy() if value.is_floating_point() else None
     if isinstance(value, (np.ndarray, jax.Array)):
-        if np.issubdtype(value.dtype, np.floating) and value.size > 1:
+        if getattr(value.dtype, "kind", "key") == "f" and value.size > 1:
             yield name, np.array(value, np.float64)
         return
     seen.add(id(value))
