@@ -102,3 +102,8 @@ def test_references_of_papers_are_named():
     assert build("paper.mars") == LIBRARY_RULES["paper.mars"]
     with pytest.raises(optcheck.NotAnOptimizerError, match=r"similar names: .*paper\.adamp"):
         build("paper.adam_p")
+
+
+def test_a_misspelt_name_of_a_library_is_corrected():
+    with pytest.raises(optcheck.NotAnOptimizerError, match=r"similar names: optax\.sgd"):
+        optcheck.compare("optax.sdg", optax.sgd(0.1))

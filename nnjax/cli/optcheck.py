@@ -69,7 +69,8 @@ def optcheck_command(
         typer.Option(metavar="FILE", parser=o.path, help="Plot the updates of both optimizers and their difference."),
     ] = None,
     max_fits: Annotated[
-        int, typer.Option(help="Maximum number of update rules to fit in the search for the cause.")
+        int,
+        typer.Option(help="Maximum number of update rules to fit in the search for the cause; in audits, 300 at most."),
     ] = 1200,
     seconds: Annotated[float, typer.Option(help="Time limit of the comparison in seconds.")] = 900,
     memory: Annotated[float, typer.Option(help="Memory limit of the process (address space) in GiB.")] = 16,

@@ -16,6 +16,7 @@ from typing import Any
 from nnjax.cli import options as o
 
 CANNOT_RUN = 4  # exit code
+MAX_FITS_IN_AUDIT = 300  # for each optimizer
 # the fits are too small to benefit from several threads
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -77,7 +78,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     place, _, name = request["candidate"].rpartition(":")
     if request["candidate"].endswith(".py") or not place:
         is_path = request["candidate"].endswith(".py") or Path(request["candidate"]).is_dir()
-        audit = optcheck.audit(o.path(request["candidate"]) if is_path else name)
+        fits = min(request["max_fits"], MAX_FITS_IN_AUDIT)
+        audit = optcheck.audit(o.path(request["candidate"]) if is_path else name, max_fits=fits)
         return {"text": str(audit), "exit_code": audit.exit_code, "json": audit.to_json(), "github": audit.github()}
     module, candidate = load(request["candidate"])
     init = request["init"]

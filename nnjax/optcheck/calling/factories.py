@@ -4,6 +4,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ def resolve(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        similar = difflib.get_close_matches(name, LIBRARY_RULES, 4, 0.4)
+        public = [member for member in dir(sys.modules.get(module)) if not member.startswith("_")]
+        members = [f"{module}.{member}" for member in public]
+        similar = difflib.get_close_matches(name, {*LIBRARY_RULES, *members}, 4)
         raise NotAnOptimizerError(
             f"optcheck: unknown reference {name!r}; use optax.NAME, nnjax.NAME, torch.optim.NAME, or a library's "
             f"formula such as keras.rmsprop; similar names: {', '.join(similar) or 'none'}"
