@@ -77,10 +77,9 @@ def _with_rate(leaf: Leaf, name: str, equation: Equation | None) -> Leaf:
     """Return the leaf with the constant decay rate of an array that is an average."""
     column = equation.coefficients.get(name, np.zeros(0)) if equation else np.zeros(0)
     known = column[np.isfinite(column)]
-    if not known.size or np.ptp(known) > LOOSE * np.abs(known).max():
-        return leaf
-    rate = float(f"{np.median(known):.4g}")
-    return leaf._replace(rates=tuple(dict.fromkeys((*leaf.rates, rate)))) if 0 < rate < 1 else leaf
+    rate = float(f"{np.median(known):.4g}") if known.size else 0.0
+    constant = (np.abs(known - rate) <= LOOSE).sum() > known.size / 2  # rounding affects steps with large gradients
+    return leaf._replace(rates=tuple(dict.fromkeys((*leaf.rates, rate)))) if constant and 0 < rate < 1 else leaf
 
 
 def _weight_decay(equation: Equation | None) -> float:
