@@ -48,6 +48,7 @@ ADAGRAD = """
 v = v + g**2
 p = p - 0.01 * g / (np.sqrt(v) + 1e-10)
 """
+TRACE = {"velocity": "trace"}
 RMSPROP_NUMBERS = {"learning_rate": 0.01, "b2": 0.9}
 REFERENCES = {
     ADAM: "torch.adam",
@@ -84,11 +85,14 @@ def lines_of(program, changes):
     for old, new in changes:
         assert text.count(old) == 1
         text = text.replace(old, new)
-    rule, hyper = LIBRARY_RULES[REFERENCES[program]]
     numbers = {ADADELTA: {"learning_rate": 1.0}, RMSPROP: RMSPROP_NUMBERS, CENTERED: RMSPROP_NUMBERS}.get(program, {})
-    rule = rule._replace(velocity="trace") if program in (RMSPROP, CENTERED) else rule
+    return read_lines(text, REFERENCES[program], numbers, TRACE if program in (RMSPROP, CENTERED) else {})
+
+
+def read_lines(text, name, numbers, choices):
+    rule, hyper = LIBRARY_RULES[name]
     adapter = build(Program(text), None, None, None, None)
-    reference = Formula(rule, hyper._replace(**numbers))
+    reference = Formula(rule._replace(**choices), hyper._replace(**numbers))
     lines = read_difference(adapter, reference, SCRIPTS, ("norm/scale", "dense/w"), Deadline(None))
     return {line.name: line.candidate for line in lines}
 
@@ -172,6 +176,10 @@ SCHEDULES = [
     (0.01 / np.cumprod(1 + 0.01 * (T - 1)), "0.01 / Πₛ₌₁ᵗ (1 + 0.01 (s - 1))"),
     (0.9 * (T + 1) / (T + 4), "0.9 (t + 1) / (t + 4)"),
     (np.minimum(0.81, 0.9 * (T + 1) / (T + 4)), "min(0.9 (t + 1) / (t + 4), 0.81)"),
+    (0.02 / (1 + 0.03 * T), "0.02 / (1 + 0.03 t)"),
+    (0.02 / (1 + 0.03 * (T - 1)), "0.02 / (1 + 0.03 (t - 1))"),
+    (0.02 / np.sqrt(T) * (1 + 3e-6 * np.sin(T)), "0.02 / √t"),
+    (np.where(T == 1, -0.02, 0.0), "-[0.02, 0 from t = 2]"),
     (-np.minimum(0.81, 0.9 * (T + 1) / (T + 4)), "-min(0.9 (t + 1) / (t + 4), 0.81)"),
 ]
 
@@ -183,3 +191,80 @@ def test_the_formula_of_a_schedule_is_found(values, text):
 
 def test_one_small_coefficient_at_the_beginning_is_no_schedule():
     assert str(factor_of(np.where(T == 1, 0.001, 1.0), (0.9,))) == "[0.001, 1 from t = 2]"
+
+
+NESTEROV_FROM_GRADIENT = """
+d = g + 0.004 * p
+b = 0.8 * (g if t == 1 else b) + d
+p = p - 0.01 * (d + 0.8 * b)
+"""
+STORED_GRADIENT = """
+d = g - 0.002 * p
+e = 0.8 * (g if t == 1 else b) + d
+b = d
+p = p - 0.01 * e
+"""
+CENTERED_BY_GRADIENT = """
+v = 0.9 * (np.ones_like(g) if t == 1 else v) + 0.1 * g**2
+mean = 0.1 * g
+b = 0.9 * b + g / (np.sqrt(v + mean**2) + 1e-6)
+p = p - 0.01 * b
+"""
+TRIPLES = [  # reference, its numbers, program, lines that must be read
+    (
+        ("torch.adagrad", {"learning_rate": 0.02, "rate_decay": 0.03, "eps": 1e-6}, {"schedule": "inverse time"}),
+        "v = v + g**2\np = p - 0.02 / (1 + 0.03 * t) * np.sign(g) / (v + 1e-6)",
+        {"v": "v + g²", "θ": "θ - 0.02 sign(g) / (1 + 0.03 t) / (v + 1e-06)"},
+    ),
+    (
+        ("torch.adadelta", {"learning_rate": 0.8, "b2": 0.93, "eps": 1e-6}, {}),
+        "v = 0.93 * v + 0.07 * g**2\nu = (s + 1e-6) / np.sqrt(v + 1e-6) * g\ns = 0.8 * s + 0.2 * u**2\n"
+        "p = p - 0.8 * u - 1e-4 * p",
+        {
+            "s": "0.8 s + 0.2 g² (s + 1e-06)² / (v + 1e-06)",
+            "θ": "θ - 0.8 g (s_old + 1e-06) / √(v + 1e-06) - 0.0001 θ",
+        },
+    ),
+    (
+        ("torch.adadelta", {"learning_rate": 0.8, "b2": 0.93, "eps": 1e-6}, {}),
+        "v = 0.93 * v + 0.07 * g**2\nu = (s + 1e-6) / np.sqrt(v + 1e-6) * g\ns = 0.93 * s + u**2\np = p - u",
+        {"s": "0.93 s + u²", "θ": "θ - g (s_old + 1e-06) / √(v + 1e-06)"},
+    ),
+    (
+        ("optax.lion", {"learning_rate": 3e-4, "b1": 0.9, "b2": 0.97, "weight_decay": 0.1}, {}),
+        "c = 0.9 * m + 0.1 * g\np = p - 3e-4 * c + 3e-5 * p\nm = 0.03 * m + 0.97 * g",
+        {"m": "0.03 m + 0.97 g", "θ": "θ - 0.0003 (0.9 m_old + 0.1 g) + 3e-05 θ"},
+    ),
+    (
+        ("optax.lion", {"learning_rate": 3e-4, "b1": 0.9, "b2": 0.97, "weight_decay": 0.1}, {}),
+        "c = 0.9 * np.sign(m) + 0.1 * np.sign(g)\np = p - 3e-4 * c + 3e-5 * p\nm = 0.97 * m + 0.03 * c",
+        {
+            "m": "0.97 m + 0.027 sign(m) + 0.003 sign(g)",
+            "θ": "θ - 3e-05 sign(g) - 0.00027 sign(m_old) + 3e-05 θ",
+        },
+    ),
+    (
+        ("torch.sgd_momentum", {"learning_rate": 0.01, "momentum": 0.8}, {}),
+        NESTEROV_FROM_GRADIENT,
+        {
+            "b": "0.8 b + [1.8, 1 from t = 2] g + 0.004 θ",
+            "θ": "θ - 0.018 b + [0.008, 0 from t = 2] g + 0.008 b_old",
+        },
+    ),
+    (
+        ("torch.sgd_momentum", {"learning_rate": 0.01, "momentum": 0.8}, {}),
+        STORED_GRADIENT,
+        {"b": "g - 0.002 θ", "θ": "θ - 0.01 b - [0.008, 0 from t = 2] g - 0.008 b_old"},
+    ),
+    (
+        ("torch.rmsprop_centered", RMSPROP_NUMBERS | {"eps": 1e-6}, TRACE),
+        CENTERED_BY_GRADIENT,
+        {"v": "0.9 v + 0.1 g²", "v₀": "1", "b": "0.9 b + g / (√(v + 0.01 g²) + 1e-06)"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("reference", "text", "truth"), TRIPLES)
+def test_three_mistakes_are_read(reference, text, truth):
+    lines = read_lines(text, *reference)
+    assert {name: lines.get(name) for name in truth} == truth

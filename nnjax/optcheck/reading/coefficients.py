@@ -54,8 +54,8 @@ def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
             return factor
         if (factor := _limited(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
             return factor
-    sign = -1.0 if (known < 0).all() else 1.0
-    return Factor(sign, (_listed(t, sign * known),))
+    sign = -1.0 if (known <= 0).all() and known.any() else 1.0
+    return Factor(sign, (_listed(t, sign * known + 0.0),))
 
 
 def _formula(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor | None:
@@ -86,10 +86,21 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
     if growing.size >= LEAST_GROWING and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
         return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
     if _is_linear(t, 1 / ratio):
-        slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
-        first = float(1 / ratio[0] - slope * (t[0] - 1))
-        return Factor(_rounded(1 / first), (), (f"(1 + {slope / first:.4g} (t - 1))",))
+        return _inverse_time(t, ratio)
     return _quotient(t, ratio) or _product(t, ratio)
+
+
+def _inverse_time(t: np.ndarray, ratio: np.ndarray) -> Factor:
+    """Return the formula k / (1 + c (t - 1)) or k / (1 + c t) for values of such a form, that with fewer digits."""
+    slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
+    forms = []
+    for shift, text in ((1, "(t - 1)"), (0, "t")):
+        start = float(1 / ratio[0] - slope * (t[0] - shift))
+        if start * ratio[0] > 0:
+            number, rate = _rounded(1 / start), f"{slope / start:.4g}"
+            digits = len(f"{number:g}{rate}".replace(".", "").replace("0", ""))
+            forms.append((digits, Factor(number, (), (f"(1 + {rate} {text})",))))
+    return min(forms, key=lambda form: form[0])[1]
 
 
 def _quotient(t: np.ndarray, values: np.ndarray) -> Factor | None:
@@ -113,7 +124,7 @@ def _shifted(shift: float) -> str:
 
 
 def _product(t: np.ndarray, values: np.ndarray) -> Factor | None:
-    """Return a formula for values that are divided once more by 1 + c (t - 1) at each step, else None."""
+    """Return a formula for values that are divided once more by 1 + c (t - 1) at each step, or constant; else None."""
     later = np.flatnonzero(np.diff(t) == 1) + 1
     if not later.size:
         return None
@@ -122,7 +133,9 @@ def _product(t: np.ndarray, values: np.ndarray) -> Factor | None:
     products = np.cumprod(1 + slope * np.arange(t[-1]))[t - 1]
     number = float(values[0] * products[0])
     expected = number / products
-    if slope == 0 or (np.abs(values - expected) > LESS_ROUGH * np.abs(expected)).any():
+    if abs(slope) <= SAME and (np.abs(values - np.median(values)) <= LESS_ROUGH * np.abs(values)).all():
+        return Factor(float(f"{np.median(values):.4g}"))
+    if abs(slope) <= SAME or (np.abs(values - expected) > LESS_ROUGH * np.abs(expected)).any():
         return None
     return Factor(_rounded(number), (), (f"Πₛ₌₁ᵗ (1 + {slope:.4g} (s - 1))",))
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.reading.eps_inside import with_eps_inside
-from nnjax.optcheck.reading.least_squares import EXACT, exact_coefficients
+from nnjax.optcheck.reading.least_squares import EXACT, best_coefficients, exact_coefficients
 from nnjax.optcheck.reading.probes import possible
 from nnjax.optcheck.reading.terms import EPS, INSIDE, Arrays, Terms
 
@@ -15,6 +15,7 @@ LOOSE = 1e-6  # the same with coefficients that were read, and the largest relat
 
 
 ROUNDS = 3  # of the solution with one ε
+DIGITS = (1, 2)  # numbers of digits of a constant ε
 
 
 class Equation(NamedTuple):
@@ -89,10 +90,26 @@ def _solve(attempt: Terms) -> Equation | None:
     if attempt.square is not None:
         return _solve_with_eps_inside(attempt)
     if (solution := exact_coefficients(attempt)) is None:
-        return None
+        return _solve_with_plain_eps(attempt)
     coefficients = dict(zip(attempt.values, solution.T, strict=True))
     crossed = {term: f"{term} {EPS}" for term in coefficients if f"{term} {EPS}" in coefficients}
     return Equation(attempt, _with_one_eps(attempt, coefficients, crossed) if crossed else coefficients)
+
+
+def _solve_with_plain_eps(attempt: Terms) -> Equation | None:
+    """Return the equation with a constant ε of few digits, if ε multiplies several terms, else None.
+
+    Then fewer coefficients are solved for, which is more precise.
+    """
+    if not any(term.endswith(f" {EPS}") for term in attempt.values):
+        return None
+    place = [*attempt.values].index(EPS)
+    middle = -float(np.median(best_coefficients(attempt, np.ones_like(attempt.y))[:, place]))
+    if not 0 < middle < np.inf:
+        return None
+    equation = Equation(attempt, {**attempt.values})
+    constants = dict.fromkeys(float(f"{middle:.{n}g}") for n in DIGITS)
+    return next((some for eps in constants if (some := with_eps(equation, eps)) is not None), None)
 
 
 def _solve_with_eps_inside(attempt: Terms) -> Equation | None:

@@ -58,15 +58,28 @@ def read_equations(
 
     with np.errstate(all="ignore"):
         plain = dict([next(iter(gradients.items()))])
-        equations = {name: read(name, functools.partial(of_array, name, plain)) for name in leaf.after}
+        equations: dict[str, Equation | None] = {}
+        for name in leaf.after:
+            equations[name] = read(name, functools.partial(of_array, name, plain))
+            leaf = _with_rate(leaf, name, equations[name])
         decays = {decay for equation in equations.values() if (decay := _weight_decay(equation))}
         others = {decayed_gradient(w): leaf.grads + w * leaf.params for w in decays} | gradients
         for name in [name for name, equation in equations.items() if equation is None]:
             equations[name] = read(name, functools.partial(of_array, name, others))
+            leaf = _with_rate(leaf, name, equations[name])
         words = {word for equation in equations.values() if equation for word in equation.coefficients}
         used = {text: g for text, g in others.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
         passes = [plain, *([used] if len(used) > 1 else [])]
         return equations | {UPDATE: read(UPDATE, lambda only: attempts_for_update(leaf, passes, mixtures, only))}
+
+
+def _with_rate(leaf: Leaf, name: str, equation: Equation | None) -> Leaf:
+    """Return the leaf with the constant decay rate of an array that is an average."""
+    column = equation.coefficients.get(name, np.zeros(0)) if equation else np.zeros(0)
+    known = column[np.isfinite(column)]
+    rate = float(f"{np.median(known):.4g}") if known.size else 0.0
+    constant = (np.abs(known - rate) <= LOOSE).sum() > known.size / 2  # rounding affects steps with large gradients
+    return leaf._replace(rates=tuple(dict.fromkeys((*leaf.rates, rate)))) if constant and 0 < rate < 1 else leaf
 
 
 def _weight_decay(equation: Equation | None) -> float:
@@ -85,11 +98,32 @@ def settled(read: Equations, expected: Equations) -> Equations:
     settled = dict(read)
     for name, equation in read.items():
         if equation is not None and equation.terms.form not in ("max", "min"):
+            equation = _with_zeros(equation)  # noqa: PLW2901
             for term in equation.coefficients:
                 known = expected.get(name)
                 equation = _with_likely(equation, term, None if known is None else known.coefficients.get(term))  # noqa: PLW2901
             settled[name] = equation
     return settled
+
+
+def _with_zeros(equation: Equation) -> Equation:
+    """Return the equation with later zeros for terms that are seen only at the first step, if most steps show them."""
+    columns = equation.coefficients
+    size = sum(
+        np.abs(np.nan_to_num(column, posinf=0.0)[:, None] * equation.terms.values[term])
+        for term, column in columns.items()
+        if term in equation.terms.values
+    )
+    for term, column in columns.items():
+        later = np.abs(np.nan_to_num(column[1:], posinf=0.0))
+        if len(column) < FEW or EPS in term or not np.isfinite(column[0]) or (later > LOOSE * np.abs(column[0])).any():
+            continue
+        expected = np.abs(column[0] * equation.terms.values[term][1:])
+        seen = (expected > LOOSE * size[1:]).any(1)
+        zeros = columns | {term: np.concatenate([column[:1], np.zeros_like(later)])}
+        if seen.sum() >= max(FEW, len(seen) / 2) and holds(equation, zeros):
+            columns = zeros
+    return equation._replace(coefficients=columns)
 
 
 def _with_likely(equation: Equation, term: str, reference: np.ndarray | None) -> Equation:
@@ -153,9 +187,17 @@ def _own_equation(name: str, leaf: Leaf, gradients: Arrays) -> Equation | None:
         return first_exact(
             Terms(leaf.after[name][1:], {term: values[1:] for term, values in chosen.items()})
             for text, g in gradients.items()
-            for chosen in subsets(own_terms(name, leaf, text, g))
+            for chosen in (
+                *subsets(own_terms(name, leaf, text, g)),
+                {name: leaf.before[name], **_with_decay(leaf, text, g)},
+            )
             if name in chosen
         )
+
+
+def _with_decay(leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
+    """Return the terms of the square of the gradient after weight decay."""
+    return {f"{text}²": g**2, f"{text} θ": g * leaf.params, "θ²": leaf.params**2}
 
 
 def with_initial_values(leaf: Leaf, gradients: Arrays) -> Leaf:
@@ -172,7 +214,11 @@ def _initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
     equation = _own_equation(name, leaf, gradients)
     if equation is None:
         return 0.0
-    terms = {term: x for text, g in gradients.items() for term, x in own_terms(name, leaf, text, g).items()}
+    terms = {
+        term: x
+        for text, g in gradients.items()
+        for term, x in (own_terms(name, leaf, text, g) | _with_decay(leaf, text, g)).items()
+    }
     constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in equation.coefficients.items()}
     if not constants.get(name):
         return 0.0

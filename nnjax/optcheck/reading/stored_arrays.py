@@ -15,9 +15,10 @@ from nnjax.optcheck.trace.gradient_script import GradientScript, at_step, flatte
 from nnjax.types import PyTree
 
 DEPTH = 8  # depth to which containers and attributes are searched
-CHANGE = 1.5  # factor of the gradients of a leaf in the second run, which shows which arrays belong to it
+CHANGE = -1.5  # factor of the gradients of a leaf in the second run, which shows which arrays belong to it
 SHRINK = 1e-6  # rounding of the ratio of an array in both runs
 SHARE = 0.1  # parameters change by less than this share in a step
+COPY = 1e-6  # largest relative difference of a stored gradient; a moment may be close to the gradient
 
 History = dict[str, np.ndarray]  # for each path of an array, its values (steps + 1, elements)
 
@@ -27,8 +28,9 @@ def stored_arrays(
 ) -> list[np.ndarray]:
     """Run an optimizer on a script in float64, and return the arrays that it stores for one leaf.
 
-    These are the arrays that have as many elements as the leaf and grow with its gradients. Arrays of other leaves may
-    shrink, if gradients are divided by their norm. Arrays that equal the leaf's parameters or gradients are left out.
+    These are the arrays that have as many elements as the leaf, and grow or change signs with its gradients. Arrays of
+    other leaves may shrink, if gradients are divided by their norm. Arrays that equal the leaf's parameters or
+    gradients are left out.
 
     Args:
       adapter: the optimizer to run.
@@ -50,10 +52,10 @@ def stored_arrays(
     first, second = (
         _run(adapter, script, unflatten(values, script.grads), elements, deadline) for values in (grads, changed)
     )
-    known = (flatten(script.params)[:, elements], grads[:, elements])
+    known = ((flatten(script.params)[:, elements], SHARE), (grads[:, elements], COPY))
     arrays: list[np.ndarray] = []
     for path, values in first.items():
-        is_input = any(_is_like(rows, other) for rows in (values[:-1], values[1:]) for other in known)
+        is_input = any(_is_like(rows, *other) for rows in (values[:-1], values[1:]) for other in known)
         belongs = path in second and _grows(values, second[path])
         changes = not np.array_equal(values[1:-1], values[2:])
         if belongs and changes and not is_input and not any(np.array_equal(values, other) for other in arrays):
@@ -86,7 +88,7 @@ def _run(adapter: Adapter, script: GradientScript, grads: PyTree, elements: np.n
 
 
 def _grows(values: np.ndarray, changed: np.ndarray) -> bool:
-    """Return True if an array is different with larger gradients, and most elements are not smaller."""
+    """Return True if an array is different with other gradients, and most elements are not smaller."""
     if np.array_equal(values, changed, equal_nan=True):
         return False
     with np.errstate(all="ignore"):
@@ -95,9 +97,9 @@ def _grows(values: np.ndarray, changed: np.ndarray) -> bool:
     return ratios.size == 0 or bool(np.median(ratios) >= 1 - SHRINK)
 
 
-def _is_like(values: np.ndarray, others: np.ndarray) -> bool:
+def _is_like(values: np.ndarray, others: np.ndarray, share: float) -> bool:
     """Return True if two arrays are equal up to a small share of each element's largest value."""
-    return bool((np.abs(values - others) <= SHARE * np.abs(others).max(0)).all())
+    return bool((np.abs(values - others) <= share * np.abs(others).max(0)).all())
 
 
 def _arrays(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, np.ndarray]]:

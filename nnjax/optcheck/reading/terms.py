@@ -33,6 +33,7 @@ class Leaf(NamedTuple):
     epsilons: tuple[float, ...]  # values of ε that may be added to |g| before a maximum is taken
     before: Arrays  # stored arrays before each step
     after: Arrays  # the same arrays after each step
+    rates: tuple[float, ...] = ()  # decay rates of stored arrays
 
 
 class Terms(NamedTuple):
@@ -126,7 +127,7 @@ def attempts_for_array(
     above = {text: g, **others, **signs, **{f"{text}²": g**2}} | {
         f"{other}_old": leaf.before[other] for other in others
     }
-    for size, denominator in itertools.product(range(1, MOST + 1), list(_denominators(leaf, name))):
+    for size, denominator in itertools.product(range(1, MOST + 1), list(_denominators(leaf, name, gradient))):
         for attempt in fractions(y, above, beside, denominator, np.zeros_like(y), size, (old,), only):
             if size < MOST or name in attempt.values:
                 yield attempt
@@ -135,12 +136,13 @@ def attempts_for_array(
     for term, values, bound in (("u", u, rounding), ("|u|", np.abs(u), rounding), ("u²", u**2, of_square)):
         yield Terms(y, {name: old, term: values}, rounding=bound)
         yield Terms(y, {name: old, text: g, term: values}, rounding=bound)
+    yield from _squared_steps(leaf, name, text, g)
 
 
 def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     """Return the terms of an array that do not contain other arrays."""
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
-    own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params)}
+    own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params), f"sign({name})": np.sign(leaf.before[name])}
     return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
 
 
@@ -164,11 +166,15 @@ def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, onl
     constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
     numerators = {**leaf.after, **gradients, **old}
-    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients).items()}
+    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | old).items()}
     mixed = mixtures | {f"sign({name})": np.sign(values) for name, values in mixtures.items()}
+    if mixtures:
+        yield from sums(u, {**signs, **constants}, {}, rounding, only)
+        for attempt in sums(u, {**mixed, **constants}, {}, rounding, only):
+            if len(attempt.values.keys() & mixed.keys()) == 1:
+                yield attempt
     yield from sums(u, {**numerators, **signs, **constants}, {}, rounding, only)
-    yield from sums(u, {**mixed, **constants}, {}, rounding, only)
-    denominators = list(_denominators(leaf))
+    denominators = list(_denominators(leaf, gradients=gradients))
     for size, denominator in itertools.product(range(1, MOST + 1), denominators):
         beside = {**constants, **numerators} if size < MOST else constants
         yield from fractions(u, numerators, beside, denominator, rounding, size, (p,), only)
@@ -176,8 +182,9 @@ def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, onl
     rooted = _with_roots(leaf, gradients)
     for size, denominator in itertools.product((1, 2), denominators):
         for above in (rooted, signs | products):
-            if above:
-                yield from fractions(u, above, constants, denominator, rounding, size, (p,), only)
+            for attempt in fractions(u, above, constants, denominator, rounding, size, (p,), only):
+                if above is not rooted or sum(term.endswith(OVER) for term in attempt.values) == 1:
+                    yield attempt
     yield from sums(u, {**numerators, **constants}, rooted | products, rounding, only)
 
 
@@ -200,7 +207,32 @@ def _with_roots(leaf: Leaf, gradients: Arrays) -> Arrays:
         for eps in dict.fromkeys((*leaf.epsilons, *EPSILONS)):
             result[f"{text} √({name} + {eps:g})"] = g * np.sqrt(s + eps)
             result[f"{text} (√{name} + {eps:g})"] = g * (np.sqrt(s) + eps)
+            result[f"{text} ({name} + {eps:g})"] = g * (s + eps)
     return result
+
+
+def _squared_steps(leaf: Leaf, name: str, text: str, g: np.ndarray) -> Iterator[Terms]:
+    """Yield averages of squared steps as in Adadelta, whose steps are the gradient times a power of old values.
+
+    Each step is divided by a power of another array; the same ε is added to both arrays.
+    """
+    y, old = leaf.after[name], leaf.before[name]
+    others = {other: v for other, v in leaf.after.items() if other != name and (v >= 0).all()}
+    if not others or (old < 0).any():
+        return
+    for (other, v), eps in itertools.product(others.items(), dict.fromkeys((*leaf.epsilons, *EPSILONS))):
+        above = {
+            f"({name} + {eps:g})": old + eps,
+            f"({name} + {eps:g})²": (old + eps) ** 2,
+            f"(√{name} + {eps:g})²": (np.sqrt(old) + eps) ** 2,
+        }
+        below = {
+            f"({other} + {eps:g})": v + eps,
+            f"({other} + {eps:g})²": (v + eps) ** 2,
+            f"(√{other} + {eps:g})²": (np.sqrt(v) + eps) ** 2,
+        }
+        for (power, size), (denominator, d) in itertools.product(above.items(), below.items()):
+            yield Terms(y * d, {f"{text}² {power}{OVER}": g**2 * size, name: old * d}, denominator, d)
 
 
 def sums(
@@ -246,7 +278,7 @@ def fractions(
 ) -> Iterator[Terms]:
     """Yield sums of terms that are divided by D + ε or √(v + ε), and of terms beside the fraction."""
     name, d, square = denominator
-    over = {f"{term}{OVER}": values for term, values in above.items() if term not in names_in(name)}
+    over = {f"{term}{OVER}": values for term, values in above.items() if term not in names_in(name) - {"g"}}
     names = [*over, *beside]
     if not over or size > len(names):
         return
@@ -303,15 +335,21 @@ def names_in(expression: str) -> set[str]:
     return {word.removesuffix("_old") for word in expression.replace("sign", " ").split()}
 
 
-def _denominators(leaf: Leaf, without: str = "") -> Iterator[Denominator]:
-    """Yield the stored arrays that are never negative, and their roots, with their names."""
+def _denominators(leaf: Leaf, without: str = "", gradients: Arrays | None = None) -> Iterator[Denominator]:
+    """Yield the stored arrays that are never negative, and their roots, with their names.
+
+    The variance is such an array minus the square of a mean, or plus it, or with a mean that is not kept.
+    """
     arrays = {**leaf.after, **{f"{name}_old": values for name, values in leaf.before.items()}}
+    squares = {f"{name}²": values**2 for name, values in leaf.after.items() if (values < 0).any()}
+    for (text, g), rate in itertools.product((gradients or {}).items(), leaf.rates):
+        squares[f"{(1 - rate) ** 2:.6g} {text}²"] = ((1 - rate) * g) ** 2
     for name, values in arrays.items():
         if name.removesuffix("_old") != without and (values >= 0).all() and (values > 0).any():
             yield Denominator(f"√{name}", np.sqrt(values), values)
             yield Denominator(name, values)
-            for other, mean in leaf.after.items():
-                if (mean < 0).any() and (values >= mean**2).all():
-                    difference = values - mean**2
-                    yield Denominator(f"√({name} - {other}²)", np.sqrt(difference), difference)
-                    yield Denominator(f"({name} - {other}²)", difference)
+            for text, square in squares.items():
+                for sign, variance in (("-", values - square), ("+", values + square)):
+                    if (variance >= 0).all():
+                        yield Denominator(f"√({name} {sign} {text})", np.sqrt(variance), variance)
+                        yield Denominator(f"({name} {sign} {text})", variance)
