@@ -242,7 +242,7 @@ def _read(
         inside = np.isclose(abs(factor), rate, rtol=SAME) and not alike
         if inside or (alike_if_scaled and not alike):
             ours, read = scaled, other
-            factors[name] = factor
+            factors[name] = float(f"{factor:.6g}")  # the same in all leaves, despite rounding
     return _Reading(settled(read, expected), expected, ours, theirs, factors)
 
 
