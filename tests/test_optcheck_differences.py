@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from typing import ClassVar
 
 import jax
@@ -11,10 +12,18 @@ import optax
 import pytest
 
 from nnjax import optcheck
-from nnjax.optcheck.rules.families import edits_between, update_array
+from nnjax.optcheck.rules.families import (
+    choices_of,
+    edits_between,
+    equations,
+    neighbours,
+    sentence,
+    update_array,
+    with_usual_values,
+)
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.rule_choices import CHOICES
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule, is_linear
 from nnjax.optcheck.search.budget import Budget
 from nnjax.optcheck.search.causes import causes_of
 from nnjax.optcheck.search.fitting import Target, fit_sample
@@ -23,7 +32,7 @@ from nnjax.optcheck.trace.gradient_script import STEPS, gradient_script, rule_in
 from nnjax.optcheck.trace.tolerance import rounding_bound
 
 INPUTS = rule_inputs(gradient_script())
-ADAMW = LIBRARY_RULES["torch.adamw"]
+ADAMW, ADAMAX = LIBRARY_RULES["torch.adamw"], LIBRARY_RULES["torch.adamax"]
 TEXT = """
 m = 0.9 * m + (1 - 0.9) * g
 v = 0.999 * v + (1 - 0.999) * g**2
@@ -518,3 +527,134 @@ def test_causes_of_a_rule_without_clipping_are_named():
     adan, hyper = LIBRARY_RULES["optax.adan"]
     changed = Formula(adan, hyper._replace(b3=0.5))
     assert [cause.id for cause in causes_of(Formula(adan, hyper), changed)] == ["b3"]
+
+
+NAMED = {(type(rule), rule): Formula(rule, hyper) for rule, hyper in LIBRARY_RULES.values()}.values()
+DECAY_LINES = ("decoupled", "without rate", "after update", "wrong sign")  # terms after the step
+
+
+@pytest.mark.parametrize("decay", DECAY_LINES)
+def test_weight_decay_is_written_in_the_equation_of_the_parameters(decay):
+    for rule, hyper in NAMED:
+        if decay not in choices_of(rule)["decay"] or "lamb" in getattr(rule, "trust", ""):
+            continue
+        formula = with_usual_values(rule._replace(decay=decay), hyper)
+        *lines, _ = equations(formula)
+        (line,) = [line for line in lines if re.search(r"[+-] .*(?<!\w)w [θy]", line)]
+        assert line.startswith(("θ ← ", "z ← "))
+        assert not re.search("←| if ", line.partition(" ← ")[2])
+
+
+SYMBOL = re.compile(r"(?<![A-Za-z_])[a-zθ](?:_(?:max|min|old|t))?(?![A-Za-z_])")
+ALWAYS = {"g", "θ", "m_old", "v_old", "b_old", "g_old", "t", "w", "c", "n", "i"}
+
+
+def undefined(lines):
+    """Return the symbols of equations that no earlier equation defines; m, v, b and s are stored."""
+    known, missing = ALWAYS | {"m", "v", "b", "s"}, set()
+    for line in lines:
+        name, _, right = re.sub(r"\(first step.*|   \(.*", "", line).replace(" = ", " ← ", 1).partition(" ← ")
+        missing |= set(SYMBOL.findall(right)) - known - {name}
+        known.add(name)
+    return missing
+
+
+def moment_rules():
+    for rule, hyper in NAMED:
+        if type(rule) is UpdateRule:
+            yield Formula(rule, hyper)
+            yield from (Formula(neighbour.rule, hyper) for neighbour in neighbours(rule))
+
+
+def test_symbols_of_the_step_are_defined():
+    assert undefined(["θ ← θ - λ √(s + ε) · g, s ← s + d²"]) == {"d"}
+    for rule, hyper in moment_rules():
+        *lines, _ = equations(with_usual_values(rule, hyper))
+        assert undefined([line for line in lines if not line.startswith("t = ")]) == set(), rule
+
+
+def test_adadelta_of_squares_with_the_current_step_defines_the_step_twice():
+    rule, hyper = LIBRARY_RULES["optax.adadelta"]
+    assert equations(Formula(rule._replace(rescaling="adadelta ahead", decay="without rate"), hyper))[1:-1] == [
+        "d = √(s + ε) · g / √(v + ε)",
+        "s ← β₂ s + (1 - β₂) d²",
+        "d ← √(s + ε) · g / √(v + ε)",
+        "θ ← θ - λ d - w θ",
+    ]
+
+
+def test_the_condition_of_radam_does_not_contain_weight_decay():
+    rule, hyper = LIBRARY_RULES["torch.radam"]
+    *_, step, end, _, _ = equations(Formula(rule._replace(decay="decoupled"), hyper))
+    assert step.endswith(" if ρ_t > 5, else m / (1 - β₁ᵗ)")
+    assert end == "θ ← θ - λ d - λ w θ"
+
+
+def test_amsgrad_shows_which_moment_is_compared():
+    assert "v_max ← max(v_max, v / (1 - β₂ᵗ))" in equations(Formula(*LIBRARY_RULES["optax.amsgrad"]))
+
+
+def test_rules_without_a_root_are_not_described_with_one():
+    rules = [rule for rule, _ in moment_rules() if is_linear(rule) and rule.root != "none"]
+    assert len(rules) > 100
+    for rule in rules:
+        text = sentence(rule, "eps", rule.eps)
+        assert "root" not in text, rule
+        assert "√" not in text, rule
+
+
+def test_epsilon_of_adamax_is_in_the_denominator():
+    (cause,) = causes_of(ADAMAX, ADAMAX._replace(rule=ADAMAX.rule._replace(eps="outside")))
+    assert cause.candidate == "ε is added to the denominator"
+    assert cause.reference == "no ε is added to the denominator"
+
+
+def test_the_impact_of_rare_sign_flips_is_their_share():
+    def lion(params, grads, m):
+        m = m or {k: np.zeros_like(p) for k, p in params.items()}
+        params = {k: p - 0.001 * np.sign(0.9 * m[k] + grads[k]) for k, p in params.items()}
+        return params, {k: 0.99 * m[k] + 0.01 * g for k, g in grads.items()}
+
+    impact = optcheck.compare(lion, optax.lion(1e-3, weight_decay=0.0)).diagnosis.impact
+    share = r"\d+ % of the updates differ \(0 % at the first step, \d+ % at the last\)"
+    assert re.search(share + ", by 200 % ", impact)
+
+
+def test_the_footer_does_not_list_what_the_cause_shows():
+    report = optcheck.compare(optax.adamw(1e-3, weight_decay=0.01), optax.adam(1e-3))
+    assert "weight decay is 0.01" in [cause.candidate for cause in report.causes]
+    assert not [text for text in report.not_observed if "weight decay" in text]
+
+
+def test_the_footer_does_not_list_what_the_updates_of_the_candidate_show():
+    def lion(params, grads, m):
+        m = m or {k: np.zeros_like(p) for k, p in params.items()}
+        steps = {k: np.sign(0.9 * m[k] + g) + 0.05 * params[k] for k, g in grads.items()}
+        params = {k: p - 2e-4 * steps[k] for k, p in params.items()}
+        return params, {k: 0.98 * m[k] + 0.02 * g for k, g in grads.items()}
+
+    report = optcheck.compare(lion, optax.lion(2e-4, b2=0.98, weight_decay=0.05))
+    assert "rounded to bfloat16" in report.diagnosis.explanations[0].runner_up
+    assert not [text for text in report.not_observed if "bfloat16" in text]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "listed"),
+    [
+        (optax.adam(1e-3), True),
+        (optax.adamw(1e-3, weight_decay=0.0), True),
+        (optax.adam(optax.linear_schedule(1e-4, 1e-3, 10)), True),
+        (optax.adamw(1e-3, weight_decay=0.1), False),
+        (optax.adamw(optax.linear_schedule(1e-4, 1e-3, 10), weight_decay=0.1), False),
+    ],
+)
+def test_matches_list_weight_decay_if_the_reference_has_none(optimizer, listed):
+    report = optcheck.compare(optimizer, optimizer)
+    assert report.matches
+    assert any("weight decay" in text for text in report.not_observed) == listed
+
+
+def test_a_counter_that_stays_is_described_for_any_first_value():
+    text = sentence(ADAMW.rule, "counter", "stuck")
+    assert "does not increase" in text
+    assert " 1" not in text

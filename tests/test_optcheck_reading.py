@@ -1,5 +1,6 @@
 """Equations are read from the updates and arrays of optimizers that no known rule describes."""
 
+import functools
 import json
 
 import hypothesis
@@ -410,3 +411,25 @@ def test_an_array_that_the_reference_does_not_need_is_left_out_of_the_fix():
     report = optcheck.compare(Program(text), optax.adam(1e-3), max_fits=400)
     assert ("x ← x + g", "x ← (not needed)") in [(cause.candidate, cause.reference) for cause in report.causes]
     assert "no x" in report.fixes[0]
+
+
+INSIDE = RMSPROP.replace("0.1 * g**2", "0.1 * g**2 + 0.01 * np.abs(g)").replace("+ g / ", "+ 0.01 * g / ")
+
+
+def test_an_array_that_is_a_multiple_of_the_printed_one_is_marked():
+    text = INSIDE.replace("p - 0.01 * b", "p - b")
+    b = next(line for line in lines_of(text, reference_of(RMSPROP)) if line.name == "b")
+    assert (b.candidate, b.differs) == (b.reference, False)
+    assert b.factor == 0.01
+    torch = pytest.importorskip("torch")
+    reference = functools.partial(torch.optim.RMSprop, lr=0.01, alpha=0.9, momentum=0.9)
+    report = optcheck.compare(Program(text), reference, max_fits=100)
+    assert "   (the same, up to a constant factor: the candidate stores 0.01 b)\n" in str(report)
+    assert {line["factor"] for line in json.loads(report.to_json())["lines"]} == {1.0, 0.01}
+
+
+def test_an_array_with_the_learning_rate_is_read_unscaled_if_the_update_multiplies_it_again():
+    lines = {line.name: line for line in lines_of(INSIDE, reference_of(RMSPROP))}
+    assert lines["b"].candidate.startswith("0.9 b + 0.01 g / ")
+    assert lines["b"].factor == 1
+    assert not lines["θ"].differs

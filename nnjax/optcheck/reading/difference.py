@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ class Line(NamedTuple):
     reference: str
     differs: bool
     remark: str = ""  # the difference in words, if it is simple
+    factor: float = 1.0  # the candidate stores this multiple of the array on the left side
 
     @property
     def known(self) -> bool:
@@ -187,6 +189,7 @@ class _Reading(NamedTuple):
     theirs: Equations
     our_leaf: Leaf
     their_leaf: Leaf
+    factors: Mapping[str, float] = MappingProxyType({})  # the candidate stores these multiples of arrays in `our_leaf`
 
 
 def _read(
@@ -228,16 +231,19 @@ def _read(
     rate = float(reference.hyper.learning_rate)
     # without the update, nothing shows whether an array is a multiple of the reference's array or another array
     scales = _scales(read, expected, rate) if read[UPDATE] is not None else {}
+    factors: dict[str, float] = {}
     for name, factor in scales.items():  # such as a velocity that contains the learning rate
         scaled = ours._replace(
             before=ours.before | {name: ours.before[name] / factor},
             after=ours.after | {name: ours.after[name] / factor},
         )
         other = equations_of(scaled, DECAYS, CLIPS, expected)
-        inside = np.isclose(abs(factor), rate, rtol=SAME)
-        if inside or (_uses_alike(other, expected, name) and not _uses_alike(read, expected, name)):
+        alike, alike_if_scaled = _uses_alike(read, expected, name), _uses_alike(other, expected, name)
+        inside = np.isclose(abs(factor), rate, rtol=SAME) and not alike
+        if inside or (alike_if_scaled and not alike):
             ours, read = scaled, other
-    return _Reading(settled(read, expected), expected, ours, theirs)
+            factors[name] = float(f"{factor:.6g}")  # the same in all leaves, despite rounding
+    return _Reading(settled(read, expected), expected, ours, theirs, factors)
 
 
 def _leaf_of(adapter: Adapter, script: GradientScript, elements: np.ndarray, deadline: Deadline) -> Leaf:
@@ -308,7 +314,7 @@ def _scales(read: Equations, expected: Equations, rate: float) -> dict[str, floa
 
 def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
     """Return the lines of all arrays on which the updates depend, and of initial values that differ."""
-    read, expected, our_leaf, their_leaf = reading
+    read, expected, our_leaf, their_leaf, factors = reading
     ours, theirs = _needed(read), _needed(expected)
     names = [*(name for name in (*SYMBOLS.values(), *MORE_SYMBOLS) if name in ours | theirs), UPDATE]
     betas = tuple(dict.fromkeys((*betas, *_decay_rates(read))))
@@ -321,7 +327,7 @@ def _lines(reading: _Reading, betas: tuple[float, ...]) -> tuple[Line, ...]:
         if same != (candidate == reference):  # a difference that the digits do not show, or a text that does not hold
             candidate = UNKNOWN
         remark = multiple_text(a, b, betas) if name == UPDATE and not same and "[" in candidate else ""
-        lines.append(Line(name, candidate, reference, not same, remark))
+        lines.append(Line(name, candidate, reference, not same, remark, factors.get(name, 1.0)))
         if name in (ours & theirs) - {UPDATE}:
             a, b = our_leaf.before[name][0], their_leaf.before[name][0]
             if not np.array_equal(a, b):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnjax.optcheck.contract.violations import Violation
+from nnjax.optcheck.reading.difference import Line
 from nnjax.optcheck.report.github import annotation
 from nnjax.optcheck.rules.families import equations
 from nnjax.optcheck.rules.update_rule import Formula
@@ -274,13 +275,22 @@ def _read_equations(diagnosis: Diagnosis) -> list[str]:
     text += [f"  - {cause.candidate}; the reference: {cause.reference}  [{cause.id}]" for cause in diagnosis.causes]
     left = ["candidate", *(f"{line.name} ← {line.candidate}" for line in lines)]
     right = ["reference", *(f"{line.name} ← {line.reference}" for line in lines)]
-    marks = ["", *("" if line.differs else "   (the same)" for line in lines)]
+    marks = ["", *map(_mark, lines)]
     width = max(map(len, left))
     text += [f"    {a:<{width}}   {b}{mark}".rstrip() for a, b, mark in zip(left, right, marks, strict=True)]
     text += [f"  {line.remark}" for line in lines if line.remark]
     texts = " ".join(f"{line.candidate} {line.reference}" for line in lines)
     text += ["  u: the update, including the learning rate"] if {"u", "u²", "|u|"} & set(texts.split()) else []
     return [*text, "  proof: they hold for all elements of a leaf, at all steps of two scripts"]
+
+
+def _mark(line: Line) -> str:
+    """Return a mark for an equation that both optimizers have, and the array that the candidate stores instead."""
+    same = "" if line.differs else "the same"
+    if line.factor == 1:
+        return f"   ({same})" if same else ""
+    stored = f"the candidate stores {line.factor:.6g} {line.array}"
+    return f"   ({same}, up to a constant factor: {stored})" if same else f"   ({stored})"
 
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:

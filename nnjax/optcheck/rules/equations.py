@@ -117,11 +117,11 @@ CORRECTION = {
     "compounding": "{x} / ∏ᵢ₌₁…ₜ(1 - {b}ⁱ)",
     "subtracted": "({x} - {b}ᵗ)",
 }
-RECTIFIED = {
-    "wrong limit": " with ρ_∞ = 2/(1 - β₂)",
-    "ahead": " with ρ_t of t + 1",
-    "without 2": " with ρ_t = ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
+RHO = {  # ρ_t of RAdam
+    "ahead": "ρ_∞ - 2 (t + 1) β₂ᵗ⁺¹/(1 - β₂ᵗ⁺¹)",
+    "without 2": "ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
 }
+RECTIFIER = "(ρ_t - 4) (ρ_t - 2) ρ_∞ / ((ρ_∞ - 4) (ρ_∞ - 2) ρ_t)"
 COUNTER = {
     "t": "t = 1, 2, …",
     "ahead": "t = 2, 3, …",
@@ -152,12 +152,12 @@ NESTEROV = {
     "one minus": "((1 - μ) b - μ b_old)",
     "corrected": "b / (1 - μᵗ)",
 }
-EXTREME = {  # `UpdateRule.maximum`
-    "corrected": "v_max ← max(v_max, v̂)",
-    "raw": "v_max ← max(v_max, v)",
-    "corrected twice": "v_max ← max(v_max, v̂)",
-    "smallest": "v_min ← min(v_min, v), starting at ∞",
-    "smallest corrected": "v_min ← min(v_min, v̂), starting at ∞",
+EXTREME = {  # `UpdateRule.maximum`; the second moment is inserted, corrected if the choice says so
+    "corrected": "v_max ← max(v_max, {v})",
+    "raw": "v_max ← max(v_max, {v})",
+    "corrected twice": "v_max ← max(v_max, {v})",
+    "smallest": "v_min ← min(v_min, {v}), starting at ∞",
+    "smallest corrected": "v_min ← min(v_min, {v}), starting at ∞",
 }
 ROOT = {"twice": "√√", "cube": "∛"}
 NADAM = {
@@ -170,15 +170,15 @@ NADAM = {
     "nadam without gradient": "β₁ m / (1 - β₁ᵗ⁺¹)",
 }
 RESCALING = {  # factor of the step, and the next average of squares
-    "adadelta": ("√(s + ε)", "β₂ s + (1 - β₂) d²"),
-    "adadelta with eps outside": ("(√s + ε)", "β₂ s + (1 - β₂) d²"),
-    "adadelta of gradients": ("√(s + ε)", "β₂ s + (1 - β₂) g²"),
-    "adadelta of sizes": ("√(s + ε)", "β₂ s + (1 - β₂) |d|"),
-    "adadelta sum": ("√(s + ε)", "s + d²"),
-    "adadelta trace": ("√(s + ε)", "β₂ s + d²"),
-    "adadelta without root": ("(s + ε)", "β₂ s + (1 - β₂) d²"),
-    "adadelta not stored": ("√(s + ε)", "0 (not stored)"),
-    "adadelta ahead": ("√(s_new + ε)", "s_new = β₂ s + (1 - β₂) d² with the step d of s"),
+    "adadelta": ("√(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
+    "adadelta with eps outside": ("(√s + ε)", "s ← β₂ s + (1 - β₂) d²"),
+    "adadelta of gradients": ("√(s + ε)", "s ← β₂ s + (1 - β₂) g²"),
+    "adadelta of sizes": ("√(s + ε)", "s ← β₂ s + (1 - β₂) |d|"),
+    "adadelta sum": ("√(s + ε)", "s ← s + d²"),
+    "adadelta trace": ("√(s + ε)", "s ← β₂ s + d²"),
+    "adadelta without root": ("(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
+    "adadelta not stored": ("√(s + ε)", "s ← 0   (not stored)"),
+    "adadelta ahead": ("√(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
 SCHEDULE = {
@@ -249,22 +249,25 @@ def equations(formula: Formula) -> list[str]:
     if "centered" in rule.second:
         lines.append("ḡ ← β₂ ḡ + (1 - β₂) g")
     if rule.maximum in EXTREME:
-        lines.append(EXTREME[rule.maximum])
+        v = _corrected_second(rule, "v") if "corrected" in rule.maximum else "v"
+        lines.append(EXTREME[rule.maximum].format(v=v))
     if _has_varying_momentum(formula):
         lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
-    direction = _direction(formula)
-    direction = f"{direction} + w θ" if rule.decay == "in velocity" else direction
-    direction = f"({direction} + w m)" if rule.decay == "of m" else direction
+    definitions, direction = _direction(formula)
+    lines += definitions
+    if added := {"in velocity": " + w θ", "of m": " + w m"}.get(rule.decay, ""):
+        is_defined = rule.velocity not in ("none", "before division") or rule.clip.startswith("step ")
+        direction = f"{direction}{added}" if is_defined else f"({direction}{added})"
     if rule.velocity == "before division":
         lines.append("b ← μ b + g")
     elif rule.velocity != "none":
         d = "g" if direction == "g" else "d"
-        lines += [] if direction == "g" else [f"d = {direction}"]
+        lines += [] if direction in ("g", "d") else [f"d {'←' if definitions else '='} {direction}"]
         d = f"{SCHEDULE[rule.schedule]} {d}" if rule.rate_position != "outside" else d
         lines.append(f"b ← {VELOCITY[rule.velocity].format(d=d)}" + _storage(rule.velocity_storage, "b"))
         direction = NESTEROV[rule.nesterov].format(d=d)
     if rule.clip.startswith("step "):
-        lines.append(f"d = {direction}")
+        lines += [] if direction == "d" else [f"d {'←' if _defines_d(lines) else '='} {direction}"]
         direction = CLIP[rule.clip.removeprefix("step ")].replace("g", "d")
     lines.append(_parameters(rule, direction))
     if is_relevant(rule, "counter"):
@@ -290,8 +293,16 @@ def _has_varying_momentum(formula: Formula) -> bool:
     return formula.rule.numerator == "nadam" and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
 
 
-def _direction(formula: Formula) -> str:
-    """Return the expression of the step before the velocity and the learning rate are applied."""
+def _defines_d(lines: list[str]) -> bool:
+    return any(line.startswith("d = ") for line in lines)
+
+
+def _direction(formula: Formula) -> tuple[list[str], str]:
+    """Return the expression of the step before the velocity and the learning rate, and equations that define it.
+
+    If the step has a condition, or is part of another equation, it is defined as d, so terms that are added to the
+    expression cannot be mistaken for terms of these equations.
+    """
     rule = formula.rule
     plain = "b" if rule.velocity == "before division" else "g"
     m = plain if rule.first == "none" else _moment("m", rule.first_lag)
@@ -312,28 +323,40 @@ def _direction(formula: Formula) -> str:
     d = f"{m} + w θ" if rule.decay == "preconditioned" else m
     if rule.second != "none":
         d = _ratio(rule, _bracket(d))
+    definitions: list[str] = []
     if rule.rectification != "none":
-        d = _rectified(rule, m, d)
+        definitions, d = _rectified(rule, f"{m} + w θ" if rule.decay == "preconditioned" else m, d), "d"
     if rule.sign != "none":
         d = f"{rule.sign}{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
     if rule.rescaling != "none":
         root, square = RESCALING[rule.rescaling]
-        d = f"{root} · {d}, s ← {square}"
-    return f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
+        step = f"{root} · {d}"
+        definitions += [f"d {'←' if definitions else '='} {step}", square]
+        definitions += [f"d ← {step}"] if rule.rescaling == "adadelta ahead" else []
+        d = "d"
+    return definitions, f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
 
 
-def _rectified(rule: UpdateRule, m: str, d: str) -> str:
-    r = {"without root": "r_t²", "inverted": "(1/r_t)"}.get(rule.rectification, "r_t")
-    limit = RECTIFIED.get(rule.rectification, "")
+def _rectified(rule: UpdateRule, m: str, d: str) -> list[str]:
+    """Return the equations of RAdam's step d."""
     below = {"raw m below": "m", "no step below": "0"}.get(rule.rectification, m)
-    return f"{r} {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}{limit}"
+    r = f"√({RECTIFIER})"
+    r = {"without root": RECTIFIER, "inverted": f"1 / {r}"}.get(rule.rectification, r)
+    return [
+        f"ρ_∞ = 2/(1 - β₂){'' if rule.rectification == 'wrong limit' else ' - 1'}",
+        f"ρ_t = {RHO.get(rule.rectification, 'ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)')}",
+        f"r_t = {r}",
+        f"d = r_t {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}",
+    ]
+
+
+def _corrected_second(rule: UpdateRule, v: str) -> str:
+    """Return the second moment with its bias correction."""
+    return CORRECTION[rule.second_correction].format(x=v, b="β₂", b_wrong="β₁")
 
 
 def _ratio(rule: UpdateRule, numerator: str) -> str:
     """Return the expression that divides the numerator by the root of the second moment."""
-
-    def correct(x: str) -> str:
-        return CORRECTION[rule.second_correction].format(x=x, b="β₂", b_wrong="β₁")
 
     def root(x: str) -> str:
         if is_linear(rule):
@@ -344,9 +367,9 @@ def _ratio(rule: UpdateRule, numerator: str) -> str:
     v = extreme if rule.maximum in ("raw", "smallest", "corrected twice") else _moment("v", rule.second_lag)
     mean = {"centered": " - ḡ²", "centered old mean": " - ḡ_old²", "centered plus": " + ḡ²"}.get(rule.second, "")
     v = f"({v}{mean})" if mean else v
-    v_hat = extreme if rule.maximum in ("corrected", "smallest corrected") else correct(v)
+    v_hat = extreme if rule.maximum in ("corrected", "smallest corrected") else _corrected_second(rule, v)
     v_hat = f"min(0, {v_hat})" if rule.maximum == "minimum" else v_hat
-    scale = "" if rule.second_correction in ("none", "subtracted") else f" · {root(correct('1'))}"
+    scale = "" if rule.second_correction in ("none", "subtracted") else f" · {root(_corrected_second(rule, '1'))}"
     if rule.eps == "after division":
         return f"{numerator} · (1 / {root(v_hat)} + ε)"
     denominators = {

@@ -18,8 +18,8 @@ from nnjax.optcheck.rules.named.prodigy import PRODIGY, ProdigyRule
 from nnjax.optcheck.rules.named.schedule_free import SCHEDULE_FREE, ScheduleFreeRule
 from nnjax.optcheck.rules.named.sophia import SOPHIA, SophiaRule
 from nnjax.optcheck.rules.neighbours import Edit, Neighbour
-from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule
+from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES, WITHOUT_ROOT
+from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule, is_linear
 
 FAMILIES: dict[type, Family] = {
     AdafactorRule: ADAFACTOR,
@@ -106,9 +106,10 @@ def sentence(rule: Any, place: str, choice: str) -> str:
     if place == RULE:
         return rule_sentence(choice)
     text = choices_of(rule)[place][choice]
-    if is_moments(rule) and place == "eps":
-        text = text if rule.second_correction != "none" else text.replace(", after the bias correction", "")
-        text = text if rule.second != "largest with eps" else text.replace("no ε", "no ε outside the maximum")
+    if is_moments(rule) and is_linear(rule):
+        text = WITHOUT_ROOT.get(place, {}).get(choice, text)
+    if is_moments(rule) and place == "eps" and rule.second_correction == "none":
+        text = text.replace(", after the bias correction", "")
     return text
 
 

@@ -307,7 +307,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "t": "the counter is 1 at the first step",
         "ahead": "the counter is 2 at the first step",
         "behind": "the counter is 0 at the first step, so corrections divide by 1 - β⁰ = 0",
-        "stuck": "the counter stays at 1",
+        "stuck": "the counter does not increase, so terms that depend on t keep their values of the first step",
         "double": "the counter increases by 2 at every step",
         "per leaf": "the counter increases with every leaf instead of every step",
     },
@@ -331,6 +331,24 @@ CHOICES: dict[str, dict[str, str]] = {
         "stepwise from 1": "the learning rate is multiplied by 1 - κ at every n-th step",
     },
     "direction": {"down": "the step goes down the gradient", "up": "the step goes up the gradient (wrong sign)"},
+}
+# Descriptions for rules that divide by v itself instead of its root, see `update_rule.is_linear`
+WITHOUT_ROOT: dict[str, dict[str, str]] = {
+    "eps": {
+        "none": "no ε is added to the denominator",
+        "added to the step": "ε is added to the step instead of the denominator, as in λ m / v + ε without parentheses",
+        "outside": "ε is added to the denominator, after the bias correction",
+        "inside": "ε is added to the second moment in the denominator, after the bias correction",
+        "inside and outside": "ε is added twice to the denominator",
+        "before correction": "ε is added to the denominator before the bias correction",
+        "inside before correction": "ε is added to the second moment in the denominator before the bias correction",
+        "after division": "ε is added after the division, 1/v + ε",
+        "floor": "ε is the lower bound of the denominator, max(v, ε)",
+        "in state": "ε is added to the stored second moment, so it accumulates, and also to the denominator",
+        "in state only": "ε is added to the stored second moment, so it accumulates, but not to the denominator",
+    },
+    "second_correction": {"squared": "the second moment is divided by (1 - β₂ᵗ)², so it is corrected twice"},
+    "second_storage": {"denominator": "the denominator is stored as the second moment"},
 }
 USUAL_VALUES = {
     "b1": 0.9,

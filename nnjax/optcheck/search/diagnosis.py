@@ -1,7 +1,7 @@
 """Explain why two optimizers differ: find their formulas, measure the difference, and list what was not observed."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ def diagnose_match(observation: Observation, reference: Formula | None) -> Diagn
     """Report what could differ although the updates match, if the reference is a library rule."""
     target = target_of(observation.reference, observation.script, observation.dtype)
     formula = library_formula(target, reference)
-    return Diagnosis(formula, not_observed=() if formula is None else not_observed(formula, target))
+    return Diagnosis(formula, not_observed=_not_observed(formula, target))
 
 
 def diagnose(
@@ -154,7 +154,7 @@ def diagnose(
         complete=not budget.exhausted,
         levels=tuple(budget.levels),
         impact=_impact(reference, explanations[0].formula) if reference and explanations else "",
-        not_observed=() if reference is None else not_observed(reference, reference_target),
+        not_observed=_not_observed(reference, reference_target, explanations, target, () if explained else read_lines),
         refuted=refuted,
         lines=() if explained else read_lines if _is_complete(read_lines) else certain_lines(read_lines),
         partial=not explained and not _is_complete(read_lines),
@@ -287,30 +287,75 @@ def _runner_up(explanation: Explanation, reference: Formula | None, target: Targ
     return f"the next best ({best}) reproduces {_percent(shares[best])} %" if best else ""
 
 
-def not_observed(reference: Formula, target: Target) -> tuple[str, ...]:
-    """Return the choices and hyper-parameters that could differ from the reference without changing its updates.
+def _not_observed(
+    reference: Formula | None,
+    target: Target,
+    explanations: Sequence[Explanation] = (),
+    candidate: Target | None = None,
+    lines: Sequence[Line] = (),
+) -> tuple[str, ...]:
+    """Describe what could differ without changing the updates of either optimizer, except what the explanation shows.
 
     Args:
-      reference: the formula of the reference.
+      reference: the formula of the reference; None if it is unknown.
       target: the updates of the reference.
+      explanations: the formulas of the candidate.
+      candidate: the updates of the candidate, if they differ.
+      lines: the equations of the candidate, if they were read.
     """
-    rule, hyper = reference
-    general = _general_target(reference)
-    remarks = []
+    remarks = {} if reference is None else not_observed(reference, target)
+    if remarks and explanations and candidate is not None:
+        visible = remarks.keys() - not_observed(explanations[0].formula, candidate).keys()
+        remarks = {key: text for key, text in remarks.items() if key not in visible}
+    shown = {cause.place for explanation in explanations for cause in explanation.causes}
+    shown |= {"rate_position"} if any(line.array == "b" and line.differs for line in lines) else set()
+    texts = [text for (place, _), text in remarks.items() if place not in shown]
+    decays = any(not _has_no_decay(explanation.formula) for explanation in explanations)
+    decays |= any("θ" in line.candidate.removeprefix("θ") for line in lines)
+    if not decays and (_ignores_params(target) if reference is None else _has_no_decay(reference)):
+        texts.append("weight decay (the reference has none)")
+    return tuple(texts)
+
+
+def _has_no_decay(formula: Formula) -> bool:
+    return formula.rule.decay == "none" or float(formula.hyper.weight_decay) == 0
+
+
+def _ignores_params(target: Target) -> bool:
+    """Return True if elements with equal gradients have equal updates, although their parameters differ."""
+    grads, params, updates = target.inputs.grads, target.inputs.params, target.updates
+    _, first, group = np.unique(grads, axis=1, return_index=True, return_inverse=True)
+    same = first[group.ravel()]
+    differs = (params[0] != params[0, same]).any()
+    return bool(differs and within(updates, updates[:, same], target.bound + target.bound[:, same]).all())
+
+
+def not_observed(formula: Formula, target: Target) -> dict[tuple[str, str], str]:
+    """Return the choices and hyper-parameters that could differ from a formula without changing its updates.
+
+    Args:
+      formula: the formula of an optimizer.
+      target: the updates of the optimizer.
+
+    Returns:
+      Their descriptions, keyed by the place in the rule and the choice, or by the name of the hyper-parameter and "".
+    """
+    rule, hyper = formula
+    general = _general_target(formula)
+    remarks = {}
     for edits, neighbour in neighbours(rule):
         if len(edits) > 1 or edits[0].place == "schedule" or hyper_names(neighbour) != hyper_names(rule):
             continue
-        formula = Formula(neighbour, hyper)
-        if reproduces(formula, target) and not reproduces(formula, general):
-            remarks.append(f"whether {sentence(rule, edits[0].place, edits[0].new)}")
+        changed = Formula(neighbour, hyper)
+        if reproduces(changed, target) and not reproduces(changed, general):
+            place, _, new = edits[0]
+            remarks[place, new] = f"whether {sentence(neighbour, place, new)}"
     for name in hyper_names(rule):
         value = float(getattr(hyper, name))
         new_value = 1 - 2 * (1 - value) if name in DECAY_RATES else 2 * value
         if value != 0 and reproduces(Formula(rule, hyper._replace(**{name: new_value})), target):
-            remarks.append(hyper_name(name, rule))
-    if rule.decay == "none":
-        remarks.append("weight decay (the reference has none)")
-    return tuple(remarks)
+            remarks[name, ""] = hyper_name(name, rule)
+    return remarks
 
 
 def _general_target(formula: Formula) -> Target:
@@ -336,14 +381,27 @@ def _impact(reference: Formula, candidate: Formula) -> str:
     a, b = update_array(reference, inputs), update_array(candidate, inputs)
     with np.errstate(all="ignore"):
         relative = np.nan_to_num(np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)), nan=1.0)
+    differs = relative > 1e-12  # more than rounding
+    if np.median(relative) == 0 and differs.any():
+        share, first, last = (_percent(part.mean()) for part in (differs, differs[0], differs[-1]))
+        return (
+            f"with gradients N(0, 1) over {steps} steps, {share} % of the updates differ ({first} % at the first step, "
+            f"{last} % at the last), by {_percent(np.median(relative[differs]))} % (median of these)"
+        )
     median, first, last = (_percent(np.median(part)) for part in (relative, relative[0], relative[-1]))
+    first, last = (
+        f"0 % ({_percent(part.mean())} % of the updates differ)" if text == "0" and part.any() else f"{text} %"
+        for text, part in ((first, differs[0]), (last, differs[-1]))
+    )
     return (
         f"with gradients N(0, 1) over {steps} steps, updates differ by {median} % (median), "
-        f"{first} % at the first step, {last} % at the last"
+        f"{first} at the first step, {last} at the last"
     )
 
 
 def _percent(share: float) -> str:
-    """Format a share in percent with two digits, and more between 99 and 100, which would otherwise read 1e+02."""
+    """Format a share in percent with two digits, and more above 99, which would otherwise read 1e+02."""
     percent = 100 * share
+    if percent > 100:
+        return f"{percent:.3g}"
     return f"{percent:.2g}" if percent < 99 else f"{np.floor(100 * percent) / 100:g}"
