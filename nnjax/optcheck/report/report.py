@@ -281,7 +281,7 @@ def _read_equations(diagnosis: Diagnosis) -> list[str]:
     text += [f"  {line.remark}" for line in lines if line.remark]
     texts = " ".join(f"{line.candidate} {line.reference}" for line in lines)
     text += ["  u: the update, including the learning rate"] if {"u", "u²", "|u|"} & set(texts.split()) else []
-    return [*text, "  proof: they hold for all elements of a leaf, at all steps of two scripts"]
+    return [*text, "  proof: they hold for all finite elements of a leaf, at all steps of two scripts"]
 
 
 def _mark(line: Line) -> str:
