@@ -1,5 +1,6 @@
 """Runs that are stopped, interrupted or killed anywhere, and resumed, end bitwise identical to uninterrupted ones."""
 
+import importlib.metadata
 import os
 import re
 import signal
@@ -615,3 +616,16 @@ def test_the_same_run_built_twice_has_one_digest():
         for name in ("plain", "jitted", "ruled", "scanned"):
             one, other = (namespace["digest"](namespace[name](c)) for namespace in namespaces)
             assert one == other, name
+
+
+def test_a_copy_of_the_package_that_is_not_installed_saves_runs(monkeypatch, tmp_path):
+    find = importlib.metadata.Distribution.from_name
+
+    def find_others(name):
+        if name == "nnjax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(importlib.metadata.Distribution, "from_name", find_others)
+    assert_same_result(fit(out=tmp_path), fit())
+    assert fingerprint.machine_fingerprint()["nnjax"] == nnjax.__version__

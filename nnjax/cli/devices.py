@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 from rich.markup import escape
 
+from nnjax import __version__
 from nnjax._reproducible import has_started, reproducible
 from nnjax.cli.console import say
 from nnjax.train.engine import distributed
@@ -105,4 +106,4 @@ def join_processes(
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numerical results."""
-    return {package: version(package) for package in ("nnjax", "jax", "jaxlib", "optax")}
+    return {"nnjax": __version__} | {package: version(package) for package in ("jax", "jaxlib", "optax")}

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from nnjax import __version__
+
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 
 MEANING_OF_1 = {  # command -> meaning of its exit code 1
@@ -107,7 +109,7 @@ def _print_versions(requested: bool) -> None:
     if not requested:
         return
     for package in SHOWN:
-        typer.echo(f"{package} {version(package)}")
+        typer.echo(f"{package} {__version__ if package == 'nnjax' else version(package)}")
     raise typer.Exit
 
 

@@ -4,14 +4,13 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.export
 
-from nnjax import checks
+from nnjax import __version__, checks
 from nnjax.nn import as_layer
 from nnjax.storage.atomic_write import write_file
 from nnjax.train import Run
@@ -83,7 +82,7 @@ def export(
         "platforms": exported.platforms,
         "calling_convention_version": exported.calling_convention_version,
         "jax": jax.__version__,
-        "nnjax": version("nnjax"),
+        "nnjax": __version__,
     }
     entries = {"network": bytes(exported.serialize()), "metadata.json": json.dumps(metadata, indent=2).encode()}
     content = io.BytesIO()

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
-from importlib.metadata import version
 
 import jax
 
+from nnjax import __version__
 from nnjax.lecture.idea import PREAMBLE
 from nnjax.lecture.section import Section
 
@@ -29,7 +29,7 @@ def make_page(parts: Mapping[str, Sequence[Section]]) -> str:
         for part, sections in parts.items()
     )
     device = jax.devices()[0].platform.upper()
-    versions = f"nnjax {version('nnjax')} and JAX {jax.__version__} on a {device}"
+    versions = f"nnjax {__version__} and JAX {jax.__version__} on a {device}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax import data
+from nnjax import __version__, data
 from nnjax._reproducible import program_settings
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.device_loop import select_rows
@@ -57,7 +57,7 @@ def machine_fingerprint() -> Fingerprint:
     """Return the device and the versions, which affect the exact result of every run."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
-    packages = {name: version(name) for name in ("jax", "jaxlib", "optax", "nnjax")}
+    packages = {name: version(name) for name in ("jax", "jaxlib", "optax")} | {"nnjax": __version__}
     settings = program_settings(device.platform)
     return {"device": f"{device.platform} {device.device_kind}", "cores": str(cores), **settings, **packages}
 
