@@ -1,6 +1,9 @@
 """Equations are read from programs with pairs of mistakes, in forms that combine several terms, roots and factors."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from nnjax.optcheck.calling.factories import build
@@ -145,7 +148,7 @@ CASES = [  # program, changes, lines that must be read
     (
         LION,
         [("0.9 * m + 0.1 * g\np", "0.95 * m + 0.05 * g\np"), ("0.99 * m + 0.01 * g", "0.98 * m + 0.02 * g")],
-        {"m": "0.98 m + 0.02 g", "θ": "θ - 0.001 sign((0.95 m_old + 0.05 g)) - 1e-06 θ"},
+        {"m": "0.98 m + 0.02 g", "θ": "θ - 0.001 sign(0.95 m_old + 0.05 g) - 1e-06 θ"},
     ),
     (
         ADAGRAD,
@@ -268,3 +271,26 @@ TRIPLES = [  # reference, its numbers, program, lines that must be read
 def test_three_mistakes_are_read(reference, text, truth):
     lines = read_lines(text, *reference)
     assert {name: lines.get(name) for name in truth} == truth
+
+
+def test_a_reference_of_unknown_formula_may_be_lion_with_a_schedule():
+    def rate(count):
+        return 2e-4 + 4e-5 * jnp.minimum(count, 20)
+
+    def lion(b1):
+        def update(step, grads, state):
+            params, m = state
+            directions = jax.tree.map(lambda m, g: jnp.sign(b1 * m + (1 - b1) * g), m, grads)
+            m = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g, m, grads)
+            return jax.tree.map(lambda p, d: p - rate(step) * (d + 0.05 * p), params, directions), m
+
+        return (lambda params: (params, jax.tree.map(jnp.zeros_like, params))), update, (lambda state: state[0])
+
+    reference = optax.lion(rate, b1=0.9, b2=0.99, weight_decay=0.05)
+    script = gradient_script()
+    with jax.numpy_dtype_promotion("standard"):
+        adapters = build(lion(0.1)), build(reference)
+        lines = read_difference(*adapters, [script], ("norm/scale",), Deadline(None))
+    step = {line.name: (line.candidate, line.reference) for line in lines if line.differs}
+    decay, factor = "min(2e-06 (t + 4), 5e-05) θ", "θ - min(4e-05 (t + 4), 0.001)"
+    assert step == {"θ": (f"{factor} sign(0.1 m_old + 0.9 g) - {decay}", f"{factor} sign(0.9 m_old + 0.1 g) - {decay}")}

@@ -15,6 +15,7 @@ from nnjax.optcheck.reading.equation_text import SMALL, UNKNOWN, equation_text, 
 from nnjax.optcheck.reading.leaves import (
     MORE_SYMBOLS,
     SYMBOLS,
+    UNKNOWN_RULE,
     candidate_leaf,
     gradients_of,
     mixtures_of,
@@ -36,7 +37,7 @@ from nnjax.optcheck.reading.read_equations import (
 from nnjax.optcheck.reading.stored_arrays import stored_arrays
 from nnjax.optcheck.reading.terms import EPS, OVER, Leaf, names_in
 from nnjax.optcheck.rules.families import hyper_names, is_moments
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, UpdateRule
+from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import GradientScript
 from nnjax.optcheck.trace.traces import trace
@@ -45,7 +46,6 @@ MOST_ARRAYS = 4  # with more arrays, too many sets of terms would be tried
 CLIPS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # bounds of gradients to try
 DECAYS = (1e-4, 5e-4, 1e-3, 0.01, 0.1, -0.01, -1e-4)  # weight decays to try
 NONE = "(not needed)"  # an array without which the update can be computed
-UNKNOWN_RULE = Formula(UpdateRule(), HyperParams())  # gradient descent, if the rule of the reference is unknown
 
 
 class Line(NamedTuple):

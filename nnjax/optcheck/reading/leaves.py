@@ -10,9 +10,10 @@ from nnjax.optcheck.reading.finite_values import with_finite_values
 from nnjax.optcheck.reading.terms import Arrays, Leaf
 from nnjax.optcheck.rules.families import is_by_tree
 from nnjax.optcheck.rules.rule_updates import steps
-from nnjax.optcheck.rules.update_rule import LION, Formula
+from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, UpdateRule
 from nnjax.optcheck.trace.gradient_script import GradientScript, rule_inputs
 
+UNKNOWN_RULE = Formula(UpdateRule(), HyperParams())  # gradient descent, if the rule of the reference is unknown
 SYMBOLS = {"m": "m", "v": "v", "velocity": "b", "v_max": "v_max", "g_mean": "ḡ", "step_square": "s"}  # fields of State
 MORE_SYMBOLS = ("x", "y", "z", "w")
 USUAL = (0.9, 0.95, 0.99, 0.98, 0.999)  # decay rates of mixtures
@@ -83,17 +84,26 @@ def decayed_gradient(w: float) -> str:
 
 
 def mixtures_of(reference: Formula, leaf: Leaf) -> Arrays:
-    """Return mixtures of the first moment and the gradient, of which Lion or a wrong Lion takes the sign."""
-    if reference.rule.first not in LION or "m" not in leaf.before:
+    """Return mixtures of the first moment and the gradient, of which Lion or a wrong Lion takes the sign.
+
+    If the rule of the reference is unknown, as with a schedule, it may be Lion if the only array is a first moment.
+    """
+    unknown = reference is UNKNOWN_RULE and leaf.after.keys() == {"m"}
+    if not unknown and (reference.rule.first not in LION or "m" not in leaf.before):
         return {}
-    b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
-    weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1)]
-    weights = list(dict.fromkeys([*weights, *((b, 1 - b) for b in USUAL)]))
+    usual = [(b, 1 - b) for b in USUAL]
+    if unknown:
+        w, weights = 0.0, [*usual, *((b, a) for a, b in usual)]
+    else:
+        b1, b2, w = (float(getattr(reference.hyper, name)) for name in ("b1", "b2", "weight_decay"))
+        weights = [(b1, 1 - b1), (b1, 1.0), (1 - b1, b1), (b2, 1 - b2), (1.0, 1.0), (b1, b1), *usual]
     moments = {"m_old": leaf.before["m"], "m": leaf.after["m"]}
     gradients = {"g": leaf.grads} | ({f"(g + {w:g} θ)": leaf.grads + w * leaf.params} if w else {})
     return {
         f"({a:.3g} {name} + {b:.3g} {text})": a * m + b * g
-        for (name, m), (text, g), (a, b) in itertools.product(moments.items(), gradients.items(), weights)
+        for (name, m), (text, g), (a, b) in itertools.product(
+            moments.items(), gradients.items(), dict.fromkeys(weights)
+        )
     }
 
 

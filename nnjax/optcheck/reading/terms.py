@@ -96,7 +96,7 @@ def attempts_for_array(
         f"√|{text}|": np.sqrt(np.abs(g)),
     }
     if text == "g":
-        rare |= {f"sign({term})": np.sign(values) for term, values in (mixtures | others).items()}
+        rare |= {_sign(term): np.sign(values) for term, values in (mixtures | others).items()}
         rare |= {f"√{name}": np.sqrt(old)} | {f"{other}_old": leaf.before[other] for other in others}
         rare |= {f"{name}²": old**2, f"|{name}|": np.abs(old), "|θ|": np.abs(leaf.params), "θ²": leaf.params**2}
         rare |= {f"{text} θ": g * leaf.params}
@@ -122,7 +122,7 @@ def attempts_for_array(
         yield Terms(y, {name: old, term: values}, form=form)
     for kept in ({name: old}, {f"{name}²": old**2}):
         yield Terms(y**2, {**kept, f"{text}²": g**2}, form=SQUARED)
-    signs = {f"sign({text})": np.sign(g)}
+    signs = {_sign(text): np.sign(g)}
     beside = {term: own[term] for term in (name, text, "θ", "1")}
     above = {text: g, **others, **signs, **{f"{text}²": g**2}} | {
         f"{other}_old": leaf.before[other] for other in others
@@ -166,8 +166,8 @@ def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, onl
     constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
     numerators = {**leaf.after, **gradients, **old}
-    signs = {f"sign({name})": np.sign(values) for name, values in (leaf.after | gradients | old).items()}
-    mixed = mixtures | {f"sign({name})": np.sign(values) for name, values in mixtures.items()}
+    signs = {_sign(name): np.sign(values) for name, values in (leaf.after | gradients | old).items()}
+    mixed = mixtures | {_sign(name): np.sign(values) for name, values in mixtures.items()}
     if mixtures:
         yield from sums(u, {**signs, **constants}, {}, rounding, only)
         for attempt in sums(u, {**mixed, **constants}, {}, rounding, only):
@@ -326,6 +326,11 @@ def subsets(terms: Arrays) -> Iterator[Arrays]:
     for size in range(1, MOST + 1):
         for chosen in itertools.combinations(terms, size):
             yield {term: terms[term] for term in chosen}
+
+
+def _sign(term: str) -> str:
+    """Return the text of the sign of a term, such as "sign(m)" or "sign(0.9 m + 0.1 g)"."""
+    return f"sign{term}" if term.startswith("(") else f"sign({term})"
 
 
 def names_in(expression: str) -> set[str]:
