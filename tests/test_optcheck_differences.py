@@ -658,3 +658,16 @@ def test_a_counter_that_stays_is_described_for_any_first_value():
     text = sentence(ADAMW.rule, "counter", "stuck")
     assert "does not increase" in text
     assert " 1" not in text
+
+
+def test_a_missing_schedule_is_called_missing():
+    def adagrad(params, grads, state):
+        state = jax.tree.map(lambda v, g: v + g**2, state, grads)
+        return jax.tree.map(lambda p, g, v: p - 0.1 * g / (np.sqrt(v) + 1e-7), params, grads, state), state
+
+    torch = pytest.importorskip("torch")
+    reference = functools.partial(torch.optim.Adagrad, lr=0.1, lr_decay=0.02, eps=1e-7)
+    report = optcheck.compare(adagrad, reference, init=lambda p: jax.tree.map(lambda x: 0 * x + 0.1, p))
+    assert {cause.id for cause in report.causes} == {"schedule-current", "second_start"}
+    assert "the learning rate has no schedule in the optimizer; the reference" in str(report)
+    assert "or cause" not in str(report)

@@ -177,7 +177,7 @@ RESCALING = {  # factor of the step, and the next average of squares
     "adadelta sum": ("√(s + ε)", "s ← s + d²"),
     "adadelta trace": ("√(s + ε)", "s ← β₂ s + d²"),
     "adadelta without root": ("(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
-    "adadelta not stored": ("√(s + ε)", "s ← 0   (not stored)"),
+    "adadelta not stored": ("√(s + ε)", "s ← 0"),
     "adadelta ahead": ("√(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding

@@ -23,6 +23,7 @@ WITHOUT_RATE = (  # moments without a decay rate
 DECREASING = (  # schedules with a κ
     "inverse time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
 )  # fmt: skip
+READ = ("current", "next", "previous")  # positions at which a schedule that is passed as a function is read
 FEATURES = (
     "rounding", "accumulation", "variance", "centre", "rectification", "rescaling", "trust", "velocity",
     "velocity_storage",
@@ -163,6 +164,8 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first", "sum"): rule.first == "none",  # the same as accumulated gradients
         ("first", "both"): rule.first == "none",
         ("second", "yogi wrong sign"): rule.second != "yogi",
+        # instead of a schedule that the optimizer contains, the same as "current"
+        **{("schedule", choice): rule.schedule not in READ for choice in READ if choice != "current"},
         ("schedule", "corrected"): one_moment or no_correction or no_first_correction,
         ("second", "without b2"): rule.second == "sum",  # the same as a different learning rate
         ("second_correction", "count"): rule.counter == "stuck" or rule.second in ("none", "sum", "mean"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnjax.optcheck.reading.difference import Line
 from nnjax.optcheck.rules.families import RULE, all_choices, edits_between, hyper_names, sentence
+from nnjax.optcheck.rules.neighbours import READ
 from nnjax.optcheck.rules.update_rule import STARTS, Formula
 
 HYPER_NAMES = {
@@ -94,6 +95,10 @@ def causes_of(
     ]
     if getattr(reference.rule, "schedule", "") == "current":
         causes = [cause._replace(reference=NO_SCHEDULE) if _is_new_schedule(cause) else cause for cause in causes]
+    elif getattr(reference.rule, "schedule", "current") not in READ:
+        causes = [
+            cause._replace(candidate=NO_SCHEDULE) if cause.id == "schedule-current" else cause for cause in causes
+        ]
     if any(cause.place == RULE for cause in causes):
         return tuple(causes)  # hyper-parameters of different families cannot be compared
     ours, theirs = set(hyper_names(candidate.rule)), set(hyper_names(reference.rule))
@@ -116,7 +121,7 @@ def hyper_name(name: str, rule: Any) -> str:
 
 def _is_new_schedule(cause: Cause) -> bool:
     """Return True if the candidate changes the learning rate by a schedule that it contains."""
-    return cause.place == "schedule" and cause.value not in ("current", "next", "previous")
+    return cause.place == "schedule" and cause.value not in READ
 
 
 def causes_of_lines(lines: Sequence[Line]) -> tuple[Cause, ...]:

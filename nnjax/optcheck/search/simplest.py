@@ -5,7 +5,7 @@ from typing import Any
 
 from nnjax.optcheck.rules.families import edits_between, hyper_names, is_moments, neighbours
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, is_redundant
+from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, READ, is_redundant
 from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt
 from nnjax.optcheck.search.fitting import Target, reproduces, shorten
@@ -79,6 +79,10 @@ def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
     """
     for edits, rule in neighbours(match.formula.rule):
         if not set(hyper_names(rule)) <= set(hyper_names(match.formula.rule)) or place not in ("", edits[0].place):
+            continue
+        if edits[0].place == "schedule" and {edits[0].old, edits[0].new} <= {
+            *READ
+        }:  # without a schedule, all steps read the same rate
             continue
         formula = _compensate(match.formula, rule) if is_moments(rule) else match.formula._replace(rule=rule)
         if reproduces(formula, target):
