@@ -246,7 +246,8 @@ def test_an_interrupted_search_without_a_folder_says_so():
 
 
 def test_a_different_search_is_not_resumed(tmp_path):
-    search(out=tmp_path)
+    rungs = (1, 2, 3)
+    search(out=tmp_path, rungs=rungs)
     with pytest.raises(FileExistsError, match=r"without train\.structure"):
         search(linear, RATE | {"n": train.structure([1])}, out=tmp_path)
     with pytest.raises(FileExistsError, match="resume=True"):
@@ -258,7 +259,7 @@ def test_a_different_search_is_not_resumed(tmp_path):
         ({"patience": 1}, "patience"),
     ):
         with pytest.raises(train.RunMismatchError, match=name):
-            search(out=tmp_path, resume=True, **change)
+            search(out=tmp_path, resume=True, rungs=rungs, **change)
 
 
 def rewrite(path, change_tree=lambda tree: tree, change_metadata=lambda metadata: metadata):
