@@ -389,7 +389,7 @@ def test_a_run_whose_folder_is_lost_ends_with_its_result_and_a_checkpoint_elsewh
     many = {} if groups is None else {"members": 3, "group": groups}
 
     def callback(ts, record):
-        if record["step"] == 10 and out.exists():
+        if record["step"] >= 10 and out.exists():  # again if a write in progress made the folder
             spoil(out)
 
     with warnings.catch_warnings(record=True) as caught:
