@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
+from optcheck_programs import Program
 
 from nnjax import optcheck
 from nnjax.optcheck.calling.factories import build
@@ -70,25 +71,6 @@ REFERENCES = {  # program: the library rule and the numbers that differ from its
     ADAGRAD: ("torch.adagrad", {"learning_rate": 0.01}),
     RMSPROP: ("torch.rmsprop", {"learning_rate": 0.01, "b2": 0.9}),
 }
-
-
-class Program:
-    """An optimizer of NumPy lines with the arrays m, v, b, s, w and x, which it stores in dicts."""
-
-    def __init__(self, text):
-        self.code, self.arrays, self.t = compile(text, "<program>", "exec"), {name: {} for name in "mvbswx"}, 0
-
-    def step(self, params, grads):
-        self.t += 1
-        for key, g in grads.items():
-            values = {name: array.get(key, np.zeros_like(g)) for name, array in self.arrays.items()}
-            names = {"np": np, "g": g, "p": params[key], "t": self.t, **values}
-            with np.errstate(all="ignore"):
-                exec(self.code, names)
-            params[key] = names["p"]
-            for name, array in self.arrays.items():
-                array[key] = names[name]
-        return params
 
 
 def lines_of(text, reference):
@@ -317,7 +299,7 @@ UNREADABLE = [  # reference, old text, new text, names of the lines that are tru
     (ADAM, "0.001 * (m / (1 - 0.9**t))", "0.001 * np.tanh(m)", ["m", "v"]),
     (AMSGRAD, "(1 - 0.999) * g**2", "(1 - 0.999) * np.tanh(g)**2", ["m"]),  # v_max contains v
     (ADADELTA, "* g\n", "* np.tanh(g)\n", ["v"]),  # s contains the update
-    (AMSGRAD, "np.maximum(w, v)\np = p - 0.001 *", "v\np = p - np.cos(g) *", ["m", "v"]),  # there is no v_max
+    (AMSGRAD, "np.maximum(w, v)\np = p - 0.001 *", "v\np = p - np.cos(g) *", ["m", "v"]),  # v_max is not stored
 ]
 
 

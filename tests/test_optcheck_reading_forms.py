@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optcheck_programs import Program
 
 from nnjax.optcheck.calling.factories import build
 from nnjax.optcheck.reading.coefficients import factor_of
@@ -62,25 +63,6 @@ REFERENCES = {
     LION: "optax.lion",
     ADAGRAD: "torch.adagrad",
 }
-
-
-class Program:
-    """An optimizer of NumPy lines with the arrays m, v, b, s and w, which it stores in dicts."""
-
-    def __init__(self, text):
-        self.code, self.arrays, self.t = compile(text, "<program>", "exec"), {name: {} for name in "mvbsw"}, 0
-
-    def step(self, params, grads):
-        self.t += 1
-        for key, g in grads.items():
-            values = {name: array.get(key, np.zeros_like(g)) for name, array in self.arrays.items()}
-            names = {"np": np, "g": g, "p": params[key], "t": self.t, **values}
-            with np.errstate(all="ignore"):
-                exec(self.code, names)
-            params[key] = names["p"]
-            for name, array in self.arrays.items():
-                array[key] = names[name]
-        return params
 
 
 def lines_of(program, changes):

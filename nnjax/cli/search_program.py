@@ -97,7 +97,7 @@ def prepare_search(settings: Mapping[str, Any], strategy: Strategy) -> SearchSet
 
 
 def describe_single_rows(prepared: Prepared) -> str:
-    """Return a note on classes with a single row besides the test rows, or ""."""
+    """Return a note on classes that have a single row outside the test rows, or an empty string."""
     table = prepared.dataset.table
     if table.task != "classification":
         return ""

@@ -29,7 +29,7 @@ def first_start(
     mode: Mode,
     errors: list[Exception],
 ) -> Binding | None:
-    """Return the binding with the first initial state that allows two steps, or None if there is none.
+    """Find the first initial state with which the function takes two steps, and return the binding or None.
 
     States with which all updates are zero, such as an empty list that a loop skips, are used only if there is no other.
     """

@@ -52,7 +52,7 @@ def with_eps_inside(attempt: Terms) -> tuple[Terms, np.ndarray] | None:
 
 
 def _parts(attempt: Terms, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of the terms above and beside the fraction."""
+    """Return the sums of the divided and of the undivided terms."""
     products = {term: c[:, None] * x for (term, x), c in zip(attempt.values.items(), coefficients.T, strict=True)}
     zero = np.zeros_like(attempt.y)
     above = sum((x for term, x in products.items() if term.endswith(OVER)), zero)

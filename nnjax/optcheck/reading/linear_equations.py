@@ -121,7 +121,7 @@ def _solve_with_eps_inside(attempt: Terms) -> Equation | None:
 
 
 def _with_one_eps(attempt: Terms, coefficients: Arrays, crossed: dict[str, str]) -> Arrays:
-    """Return coefficients in which the same ε multiplies y and the terms beside the fraction, if this is exact.
+    """Return coefficients with one ε for y and all undivided terms, if they are exact.
 
     Then y (D + ε) = a x + b z (D + ε) is y D = a x + b z D - ε (y - b z), which has fewer coefficients.
     """

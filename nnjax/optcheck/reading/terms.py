@@ -276,7 +276,7 @@ def fractions(
     usual: Sequence[np.ndarray],
     only: Terms | None,
 ) -> Iterator[Terms]:
-    """Yield sums of terms that are divided by D + ε or √(v + ε), and of terms beside the fraction."""
+    """Yield sums of terms, some of which are divided by D + ε or √(v + ε)."""
     name, d, square = denominator
     over = {f"{term}{OVER}": values for term, values in above.items() if term not in names_in(name) - {"g"}}
     names = [*over, *beside]
@@ -312,7 +312,7 @@ def _screened(
     size: int,
     usual: Sequence[np.ndarray],
 ) -> Iterator[list[str]]:
-    """Yield the likely sets of terms over and beside D, for large D."""
+    """Yield the sets of divided and undivided terms that fit the elements with a large D."""
     step = min(PROBE, len(y) - 1)
     values = np.array([*(x[step] for x in over.values()), *(x[step] * d[step] for x in beside.values())])
     # y D - ε y - ε y / D …: ε outside the root, and a small one inside it
