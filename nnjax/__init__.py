@@ -3,13 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nnjax._version import __version__
+
 if TYPE_CHECKING:
     from nnjax import data, debug, interop, losses, metrics, nn, optcheck, optim, plot, storage, train, uncertainty
     from nnjax._reproducible import reproducible
     from nnjax.storage.tree_file import load, save
     from nnjax.types import Data, Layer, TrainState
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Data",

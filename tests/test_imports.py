@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 # A part may import the parts of all lines above its own, and those that SAME_LINE lists for it. A part in ONLY may
 # import nothing else.
 LAYERS = [
-    ["types", "checks", "_reproducible", "_missing_name"],
+    ["types", "checks", "_reproducible", "_missing_name", "_version"],
     ["_targets"],
     ["nn", "losses", "metrics", "optim", "data", "storage", "optcheck"],
     ["uncertainty", "debug"],
@@ -39,6 +39,7 @@ NOT_PARTS = {
     "checks",
     "_reproducible",
     "_missing_name",
+    "_version",
     "_targets",
     "recipes",
     "lecture",

@@ -9,8 +9,8 @@ import jax
 from jax.sharding import AxisType, Mesh
 from rich.markup import escape
 
-from nnjax import __version__
 from nnjax._reproducible import has_started, reproducible
+from nnjax._version import __version__
 from nnjax.cli.console import say
 from nnjax.train.engine import distributed
 

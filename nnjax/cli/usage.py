@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from nnjax import __version__
+from nnjax._version import __version__
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # typer's own copy of click's UsageError, which it does not export
 

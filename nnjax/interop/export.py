@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import jax.export
 
-from nnjax import __version__, checks
+from nnjax import checks
+from nnjax._version import __version__
 from nnjax.nn import as_layer
 from nnjax.storage.atomic_write import write_file
 from nnjax.train import Run

@@ -6,7 +6,7 @@ from importlib import resources
 
 import jax
 
-from nnjax import __version__
+from nnjax._version import __version__
 from nnjax.lecture.idea import PREAMBLE
 from nnjax.lecture.section import Section
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from nnjax import __version__, data
+from nnjax import data
 from nnjax._reproducible import program_settings
+from nnjax._version import __version__
 from nnjax.storage.checkpoint import digest
 from nnjax.train.engine.device_loop import select_rows
 from nnjax.train.engine.ensemble import BATCH, Ensemble, index_tree
