@@ -51,7 +51,12 @@ def reference_leaf(reference: Formula, elements: np.ndarray, ours: Leaf, script:
     with np.errstate(all="ignore"):
         rows = list(steps(reference, inputs))
     updates = np.stack([update[places] for update, _ in rows])
-    starts = {"m": hyper.first_start, "v": hyper.second_start, "velocity": hyper.velocity_start}
+    starts = {
+        "m": hyper.first_start,
+        "v": hyper.second_start,
+        "velocity": hyper.velocity_start,
+        "step_square": hyper.rescaling_start,
+    }
     before, after = {}, {}
     for field, symbol in SYMBOLS.items():
         size = inputs.grads.shape[1:]

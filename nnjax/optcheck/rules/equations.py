@@ -65,6 +65,7 @@ SECOND = {
     "belief absolute": "β₂ v + (1 - β₂) |g - m|",
     "belief plus": "β₂ v + (1 - β₂) (g + m)²",
     "belief old m": "β₂ v + (1 - β₂) (g - m_old)²",
+    "belief corrected": "β₂ v + (1 - β₂) (g - m / (1 - β₁ᵗ))²",
     "yogi": "v - (1 - β₂) sign(v - g²) g²",
     "yogi wrong sign": "v + (1 - β₂) sign(v - g²) g²",
     "absolute": "β₂ v + (1 - β₂) |g|",
@@ -126,6 +127,7 @@ COUNTER = {
     "t": "t = 1, 2, …",
     "ahead": "t = 2, 3, …",
     "behind": "t = 0, 1, …",
+    "late": "t = 1, 1, 2, …",
     "stuck": "t = 1, 1, …",
     "double": "t = 2, 4, …",
     "per leaf": "t = leaves·(step - 1) + leaf + 1",
@@ -214,6 +216,7 @@ SYMBOLS = {
     "first_start": "m₀",
     "second_start": "v₀",
     "velocity_start": "b₀",
+    "rescaling_start": "s₀",
     "clip": "c",
     "trust": "η",
     "gamma": "γ",
@@ -279,7 +282,9 @@ def _numbers(formula: Formula) -> str:
     """Format the hyper-parameters that the rule uses."""
     rule, hyper = formula
     names = hyper_names(rule)
-    names += [name for name in (*STARTS, "eps_root", "eps_state") if getattr(hyper, name) != 0]
+    used = {name: getattr(rule, name.removesuffix("_start")) != "none" for name in STARTS}
+    used |= {"eps_root": rule.second != "none", "eps_state": "in state" in rule.eps}
+    names += [name for name, is_used in used.items() if is_used and getattr(hyper, name) != 0]
     names += ["momentum_decay"] if _has_varying_momentum(formula) else []
     return numbers(names, hyper)
 

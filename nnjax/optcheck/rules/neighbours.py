@@ -33,7 +33,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value",
         "step global norm", "step leaf norm",
     ),
-    "counter": ("per leaf", "double"),
+    "counter": ("per leaf", "double", "late"),
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
@@ -56,7 +56,8 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "second": (
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
-        "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
+        "belief absolute", "belief corrected", "belief plus", "centered old mean", "centered plus", "largest of m",
+        "largest weighted",
         "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both",
         "squared weight", "minus",
     ),
@@ -192,6 +193,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("decay", "preconditioned"): rule.second == "none" and rule.sign == "none",
         ("second", "belief"): rule.first == "none",  # m is g, so g - m is 0
         ("second", "belief absolute"): rule.first == "none",
+        ("second", "belief corrected"): "belief" not in rule.second or no_first_correction,
         ("second", "m squared"): rule.first == "none",
         ("second", "product"): rule.first == "none",
         ("second", "largest of m"): rule.first == "none",

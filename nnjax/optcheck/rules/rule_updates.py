@@ -100,6 +100,7 @@ SECOND: Choices = {
     "belief absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g - m),
     "belief plus": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g + m) ** 2,
     "belief old m": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - s.m) ** 2,
+    "belief corrected": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m / (1 - h.b1**t)) ** 2,
     "yogi": lambda h, s, g, m, t: s.v - (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "yogi wrong sign": lambda h, s, g, m, t: s.v + (1 - h.b2) * np.sign(s.v - g**2) * g**2,
     "absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g),
@@ -236,7 +237,7 @@ def steps(formula: Formula, inputs: Inputs) -> Iterator[tuple[np.ndarray, State]
         v=zero + h.second_start,
         v_max=zero + (np.inf if "smallest" in rule.maximum else 0.0),
         g_mean=zero,
-        step_square=zero,
+        step_square=zero + h.rescaling_start,
         velocity=zero + h.velocity_start,
         product=1.0,
         g_old=zero,
@@ -428,7 +429,7 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
     """Return the counter t of the bias corrections at step k = 0, 1, …"""
     if counter == "per leaf":
         return k * inputs.leaf_count + inputs.leaf + 1
-    return {"t": k + 1, "ahead": k + 2, "behind": k, "stuck": 1, "double": 2 * (k + 1)}[counter]
+    return {"t": k + 1, "ahead": k + 2, "behind": k, "late": max(k, 1), "stuck": 1, "double": 2 * (k + 1)}[counter]
 
 
 def _rate(schedule: str, h: HyperParams, rates: np.ndarray, k: int) -> Number:

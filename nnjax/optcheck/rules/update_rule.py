@@ -6,7 +6,8 @@ import numpy as np
 
 GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign", "l1")  # added to the gradient
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
-STARTS = ("first_start", "second_start", "velocity_start")  # hyper-parameters with the initial values of the state
+# Hyper-parameters with the initial values of the state
+STARTS = ("first_start", "second_start", "velocity_start", "rescaling_start")
 WITH_EPS = ("largest with eps", "largest ever with eps")  # second moments that contain ε
 LINEAR = ("largest", "largest ever", "largest of m", "largest weighted", *WITH_EPS, "absolute")  # see `is_linear`
 # First moments that the step averages with β₁
@@ -71,6 +72,7 @@ class HyperParams(NamedTuple):
     first_start: Number = 0.0  # initial first moment m₀
     second_start: Number = 0.0  # initial second moment v₀
     velocity_start: Number = 0.0  # initial velocity b₀
+    rescaling_start: Number = 0.0  # initial average of Adadelta's squared steps s₀
     clip: Number = 1.0
     trust: Number = 1.0
     gamma: Number = 0.025  # weight of the variance reduction in MARS, and factor of the Hessian in Sophia

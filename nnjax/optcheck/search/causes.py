@@ -25,6 +25,7 @@ HYPER_NAMES = {
     "first_start": "initial first moment m₀",
     "second_start": "initial second moment v₀",
     "velocity_start": "initial velocity b₀",
+    "rescaling_start": "initial average of squared steps s₀",
     "clip": "clipping bound",
     "trust": "trust coefficient",
     "gamma": "factor γ",

@@ -29,6 +29,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "first_start": (0.0, 1e-6, 0.1, 1.0),
     "second_start": (0.0, 1e-6, 0.1, 1.0),
     "velocity_start": (0.0, 1.0),
+    "rescaling_start": (0.0, 1e-6, 0.1, 1.0),
     "rate_decay": (1e-3, 1e-2, 0.05, 0.1, 0.5, 0.9),
     "period": (2, 3, 4, 5, 8, 10),
 }
