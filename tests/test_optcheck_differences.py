@@ -214,12 +214,12 @@ def test_mistakes_are_named_plainly(name):
         (NESTEROV, "nesterov", ("-0.9 * old", "0.9 * old"), {"nesterov-old velocity added"}),
         (NESTEROV, "nesterov", ("(1 + 0.9)", "(1 - 0.9)"), {"nesterov-one minus"}),
         (NESTEROV, "nesterov", ("-0.9 * old + (1 + 0.9) * m", "0.9 * m"), {"nesterov-without gradient"}),
-        (ADADELTA, "optax.adadelta", ("u**2", "g**2"), {"rescaling-adadelta of gradients"}),
-        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "m +"), {"rescaling-adadelta sum"}),
-        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "0.9 * m +"), {"rescaling-adadelta trace"}),
-        (ADADELTA, "optax.adadelta", ("m = 0.9 * m + 0.1 * u**2", ""), {"rescaling-adadelta not stored"}),
+        (ADADELTA, "optax.adadelta", ("u**2", "g**2"), {"rescaling_average-gradients"}),
+        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "m +"), {"rescaling_average-sum"}),
+        (ADADELTA, "optax.adadelta", ("0.9 * m + 0.1 *", "0.9 * m +"), {"rescaling_average-trace"}),
+        (ADADELTA, "optax.adadelta", ("m = 0.9 * m + 0.1 * u**2", ""), {"rescaling_average-none"}),
         (ADADELTA, "optax.adadelta", ("np.sqrt(m + 1e-6)", "(m + 1e-6)"), {"rescaling-adadelta without root"}),
-        (ADADELTA, "optax.adadelta", ("0.1 * u**2", "0.1 * u**2\nu = " + STEP), {"rescaling-adadelta ahead"}),
+        (ADADELTA, "optax.adadelta", ("0.1 * u**2", "0.1 * u**2\nu = " + STEP), {"rescaling_lag-none"}),
         (SGD, "sgd", ("g", "g * min(1, t / 10)"), {"schedule-warm-up", "rate_decay"}),
         (SGD, "sgd", ("g", "g * 0.5 ** (t // 7)"), {"schedule-stepwise from 1", "rate_decay", "period"}),
         (
@@ -228,7 +228,7 @@ def test_mistakes_are_named_plainly(name):
             ("-0.001", "-0.001 / (1 + 0.02 * t)"),
             {"schedule-inverse time from 1", "rate_decay"},
         ),
-        (ADADELTA, "optax.adadelta", ("u**2", "np.abs(u)"), {"rescaling-adadelta of sizes"}),
+        (ADADELTA, "optax.adadelta", ("u**2", "np.abs(u)"), {"rescaling_average-sizes"}),
         (SGD, "sgd", ("g", "g * 0.1 ** ((t - 1) // 4)"), {"schedule-stepwise", "rate_decay", "period"}),
         (SGD, "sgd", ("g", "np.clip(g, -0.05, 0.05)"), {"clip-value", "clip"}),
         (SGD, "sgd", ("g", "g * (1 - (t - 1) / 200)"), {"schedule-linear", "rate_decay"}),
@@ -423,10 +423,18 @@ def test_a_late_correction_of_v_alone_has_no_false_synonyms():
 RADAM = LIBRARY_RULES["optax.radam"]
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES["rectification"] if choice != "above 5"])
-def test_each_wrong_rectification_is_named(choice):
-    updates = update_array(RADAM._replace(rule=RADAM.rule._replace(rectification=choice)), INPUTS)
-    assert found(updates, RADAM) == [{f"rectification-{choice}"}]
+@pytest.mark.parametrize(
+    ("place", "choice"),
+    [
+        (place, choice)
+        for place in ("rectification", "rho", "rectifier", "below")
+        for choice in CHOICES[place]
+        if choice != getattr(RADAM.rule, place)
+    ],
+)
+def test_each_wrong_rectification_is_named(place, choice):
+    updates = update_array(RADAM._replace(rule=RADAM.rule._replace(**{place: choice})), INPUTS)
+    assert found(updates, RADAM) == [{f"{place}-{choice}"}]
 
 
 @pytest.mark.parametrize(
@@ -575,7 +583,7 @@ def test_symbols_of_the_step_are_defined():
 
 def test_adadelta_of_squares_with_the_current_step_defines_the_step_twice():
     rule, hyper = LIBRARY_RULES["optax.adadelta"]
-    assert equations(Formula(rule._replace(rescaling="adadelta ahead", decay="without rate"), hyper))[1:-1] == [
+    assert equations(Formula(rule._replace(rescaling_lag="none", decay="without rate"), hyper))[1:-1] == [
         "d = √(s + ε) · g / √(v + ε)",
         "s ← β₂ s + (1 - β₂) d²",
         "d ← √(s + ε) · g / √(v + ε)",

@@ -119,8 +119,10 @@ CORRECTION = {
     "subtracted": "({x} - {b}ᵗ)",
 }
 RHO = {  # ρ_t of RAdam
-    "ahead": "ρ_∞ - 2 (t + 1) β₂ᵗ⁺¹/(1 - β₂ᵗ⁺¹)",
+    "t": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
+    "t + 1": "ρ_∞ - 2 (t + 1) β₂ᵗ⁺¹/(1 - β₂ᵗ⁺¹)",
     "without 2": "ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
+    "wrong limit": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
 }
 RECTIFIER = "(ρ_t - 4) (ρ_t - 2) ρ_∞ / ((ρ_∞ - 4) (ρ_∞ - 2) ρ_t)"
 COUNTER = {
@@ -171,16 +173,13 @@ NADAM = {
     "nadam swapped": "(1 - β₁) m / (1 - β₁ᵗ⁺¹) + β₁ g / (1 - β₁ᵗ)",
     "nadam without gradient": "β₁ m / (1 - β₁ᵗ⁺¹)",
 }
-RESCALING = {  # factor of the step, and the next average of squares
-    "adadelta": ("√(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
-    "adadelta with eps outside": ("(√s + ε)", "s ← β₂ s + (1 - β₂) d²"),
-    "adadelta of gradients": ("√(s + ε)", "s ← β₂ s + (1 - β₂) g²"),
-    "adadelta of sizes": ("√(s + ε)", "s ← β₂ s + (1 - β₂) |d|"),
-    "adadelta sum": ("√(s + ε)", "s ← s + d²"),
-    "adadelta trace": ("√(s + ε)", "s ← β₂ s + d²"),
-    "adadelta without root": ("(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
-    "adadelta not stored": ("√(s + ε)", "s ← 0"),
-    "adadelta ahead": ("√(s + ε)", "s ← β₂ s + (1 - β₂) d²"),
+RESCALING = {  # the next average of squared steps
+    "squares": "β₂ s + (1 - β₂) d²",
+    "sum": "s + d²",
+    "trace": "β₂ s + d²",
+    "sizes": "β₂ s + (1 - β₂) |d|",
+    "gradients": "β₂ s + (1 - β₂) g²",
+    "none": "0",
 }
 CONSTANT_MOMENTUM = 1e5  # at this momentum decay or above, NAdam's momentum equals β₁ up to rounding
 SCHEDULE = {
@@ -334,22 +333,22 @@ def _direction(formula: Formula) -> tuple[list[str], str]:
     if rule.sign != "none":
         d = f"{rule.sign}{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
     if rule.rescaling != "none":
-        root, square = RESCALING[rule.rescaling]
-        step = f"{root} · {d}"
-        definitions += [f"d {'←' if definitions else '='} {step}", square]
-        definitions += [f"d ← {step}"] if rule.rescaling == "adadelta ahead" else []
+        root = "(√s + ε)" if rule.rescaling_eps == "outside" else "√(s + ε)"
+        step = f"{'(s + ε)' if rule.rescaling == 'adadelta without root' else root} · {d}"
+        definitions += [f"d {'←' if definitions else '='} {step}", f"s ← {RESCALING[rule.rescaling_average]}"]
+        definitions += [f"d ← {step}"] if rule.rescaling_lag == "none" else []
         d = "d"
     return definitions, f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
 
 
 def _rectified(rule: UpdateRule, m: str, d: str) -> list[str]:
     """Return the equations of RAdam's step d."""
-    below = {"raw m below": "m", "no step below": "0"}.get(rule.rectification, m)
+    below = {"corrected m": m, "raw m": "m", "no step": "0"}[rule.below]
     r = f"√({RECTIFIER})"
-    r = {"without root": RECTIFIER, "inverted": f"1 / {r}"}.get(rule.rectification, r)
+    r = {"root": r, "without root": RECTIFIER, "inverted": f"1 / {r}"}[rule.rectifier]
     return [
-        f"ρ_∞ = 2/(1 - β₂){'' if rule.rectification == 'wrong limit' else ' - 1'}",
-        f"ρ_t = {RHO.get(rule.rectification, 'ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)')}",
+        f"ρ_∞ = 2/(1 - β₂){'' if rule.rho == 'wrong limit' else ' - 1'}",
+        f"ρ_t = {RHO[rule.rho]}",
         f"r_t = {r}",
         f"d = r_t {d} if ρ_t > {4 if rule.rectification == 'above 4' else 5}, else {below}",
     ]

@@ -13,6 +13,7 @@ BOTH_MOMENTS = {  # usually chosen together: the same change to both moments cou
     "first_correction": "second_correction",
     "first_lag": "second_lag",
     "first_storage": "second_storage",
+    "eps": "rescaling_eps",
 }
 
 
@@ -69,10 +70,6 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
 }  # fmt: skip
 
 
-WRONG_ADADELTA = [choice for choice in CHOICES["rescaling"] if choice.partition(" ")[2] not in ("", "with eps outside")]
-WRONG_RADAM = [choice for choice in CHOICES["rectification"] if choice not in ("none", "above 4", "above 5")]
-
-
 class Edit(NamedTuple):
     """A change to one choice of a rule."""
 
@@ -121,7 +118,13 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
         "eps": second,
         "numerator": first and rule.first not in LION,
         "rectification": second and rule.first_correction != "none",
+        "rho": rule.rectification != "none",
+        "rectifier": rule.rectification != "none",
+        "below": rule.rectification != "none",
         "rescaling": second,
+        "rescaling_average": rule.rescaling != "none",
+        "rescaling_eps": rule.rescaling != "none",
+        "rescaling_lag": rule.rescaling != "none",
         "velocity_storage": velocity,
         "rate_position": velocity,
         "nesterov": velocity,
@@ -158,8 +161,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first_correction", "swapped"): one_moment,
         ("second_correction", "swapped"): one_moment,
         ("maximum", "raw"): no_correction,
-        ("rectification", "raw m below"): no_first_correction or rule.rectification == "none",
-        **{("rectification", choice): rule.rectification == "none" for choice in WRONG_RADAM if "raw" not in choice},
+        ("below", "raw m"): no_first_correction,
         **{("first", choice): rule.first not in LION for choice in LION if choice != "lion"},
         ("first", "minus"): rule.numerator == "m" and "belief" not in rule.second,  # the same as the wrong direction
         ("first", "sum"): rule.first == "none",  # the same as accumulated gradients
@@ -201,7 +203,9 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("second", "old m for v"): rule.first == "none",
         ("second", "with b1"): rule.first == "none",
         ("second", "mixed"): rule.first == "none",
-        **{("rescaling", choice): rule.rescaling == "none" for choice in WRONG_ADADELTA},
+        ("rescaling", "adadelta without root"): rule.rescaling == "none",
+        ("rescaling_eps", "outside"): rule.rescaling == "adadelta without root",
+        ("rescaling_lag", "none"): rule.rescaling_average == "none",
         ("decay", "after trust"): rule.trust not in LAMB,
         **{("trust", trust): rule.trust not in LAMB for trust in LAMB if trust != "lamb"},
         ("trust", "lamb"): rule.decay != "decoupled" and rule.second == "none",  # the same as LARS
@@ -235,6 +239,7 @@ def hyper_names(rule: UpdateRule) -> list[str]:
         or rule.second in ("with b1", "mixed"),
         "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
         "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second in WITH_EPS))
+        or rule.rescaling != "none"
         or "unit" in rule.clip,
         "momentum": rule.velocity != "none",
         "dampening": "dampened" in rule.velocity,

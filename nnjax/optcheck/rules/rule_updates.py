@@ -330,10 +330,10 @@ def _direction(
     state = state._replace(product=product)
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
-    d = d if rule.rectification == "none" else _rectify(rule.rectification, h.b2, (numerator, numerator * c1), d, t)
+    d = d if rule.rectification == "none" else _rectify(rule, h.b2, (numerator, numerator * c1), d, t)
     d = {"none": d, "sign": np.sign(d), "tanh": np.tanh(d)}[rule.sign]
     if rule.rescaling != "none":
-        d, step_square = _rescale(rule.rescaling, h, state.step_square, d, g)
+        d, step_square = _rescale(rule, h, state.step_square, d, g)
         state = state._replace(step_square=step_square)
     d = d + h.weight_decay * m if rule.decay == "of m" else d
     return d, state
@@ -373,19 +373,19 @@ def _numerator(
 
 
 def _rescale(
-    rescaling: str, h: HyperParams, s: np.ndarray, d: np.ndarray, g: np.ndarray
+    rule: UpdateRule, h: HyperParams, s: np.ndarray, d: np.ndarray, g: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Adadelta's step, and the new average of its squares."""
 
     def step(s: np.ndarray) -> np.ndarray:
-        root = {"adadelta with eps outside": np.sqrt(s) + h.eps, "adadelta without root": s + h.eps}
-        return np.asarray(d * root.get(rescaling, np.sqrt(s + h.eps)))
+        if rule.rescaling == "adadelta without root":
+            return np.asarray(d * (s + h.eps))
+        return np.asarray(d * (np.sqrt(s) + h.eps if rule.rescaling_eps == "outside" else np.sqrt(s + h.eps)))
 
-    square = (g if rescaling == "adadelta of gradients" else step(s)) ** 2
-    square = np.sqrt(square) if rescaling == "adadelta of sizes" else square
-    new = {"adadelta sum": s + square, "adadelta trace": h.b2 * s + square, "adadelta not stored": s}
-    new_s = np.asarray(new.get(rescaling, h.b2 * s + (1 - h.b2) * square))
-    return step(new_s if rescaling == "adadelta ahead" else s), new_s
+    square = {"gradients": g**2, "sizes": np.abs(step(s))}.get(rule.rescaling_average, step(s) ** 2)
+    other = {"sum": s + square, "trace": h.b2 * s + square, "none": s}
+    new_s = np.asarray(other.get(rule.rescaling_average, h.b2 * s + (1 - h.b2) * square))
+    return step(new_s if rule.rescaling_lag == "none" else s), new_s
 
 
 def _stored(storage: str, new: np.ndarray, old: np.ndarray, correction: Number) -> np.ndarray:
@@ -522,18 +522,18 @@ def _denominator(rule: UpdateRule, h: HyperParams, v: np.ndarray, c2: Number) ->
 
 
 def _rectify(
-    rectification: str, b2: Number, numerators: tuple[np.ndarray, np.ndarray], d: np.ndarray, t: Number
+    rule: UpdateRule, b2: Number, numerators: tuple[np.ndarray, np.ndarray], d: np.ndarray, t: Number
 ) -> np.ndarray:
-    """Return RAdam's step: `d` times r if ρ is large enough, else the corrected or the raw first moment alone."""
-    rho_max = 2 / (1 - b2) - (0 if rectification == "wrong limit" else 1)
-    n = t + 1 if rectification == "ahead" else t
-    rho = rho_max - (1 if rectification == "without 2" else 2) * n * b2**n / (1 - b2**n)
-    large = rho > (4 if rectification == "above 4" else 5)
+    """Return RAdam's step: `d` times r if ρ is large enough, else the corrected or the raw first moment, or 0."""
+    rho_max = 2 / (1 - b2) - (0 if rule.rho == "wrong limit" else 1)
+    n = t + 1 if rule.rho == "t + 1" else t
+    rho = rho_max - (1 if rule.rho == "without 2" else 2) * n * b2**n / (1 - b2**n)
+    large = rho > (4 if rule.rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
-    r = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
-    r = r if rectification == "without root" else 1 / np.sqrt(r) if rectification == "inverted" else np.sqrt(r)
-    below = numerators[1] if rectification == "raw m below" else numerators[0]
-    below = np.zeros_like(below) if rectification == "no step below" else below
+    square = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
+    r = {"root": np.sqrt(square), "without root": square, "inverted": 1 / np.sqrt(square)}[rule.rectifier]
+    corrected, raw = numerators
+    below = {"corrected m": corrected, "raw m": raw, "no step": np.zeros_like(corrected)}[rule.below]
     return np.asarray(np.where(large, r * d, below))
 
 
