@@ -85,21 +85,26 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
     growing = np.flatnonzero(np.abs(ratio - ratio[-1]) > SAME * np.abs(ratio[-1]))
     if growing.size >= LEAST_GROWING and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
         return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
-    if _is_linear(t, 1 / ratio):
-        return _inverse_time(t, ratio)
+    for power, root in ((1, ""), (2, "√")):
+        if _is_linear(t, ratio**-power):
+            return _inverse_time(t, ratio, power, root)
     return _quotient(t, ratio) or _product(t, ratio)
 
 
-def _inverse_time(t: np.ndarray, ratio: np.ndarray) -> Factor:
-    """Return the formula k / (1 + c (t - 1)) or k / (1 + c t) for values of such a form, that with fewer digits."""
-    slope = float((1 / ratio[-1] - 1 / ratio[0]) / (t[-1] - t[0]))
+def _inverse_time(t: np.ndarray, ratio: np.ndarray, power: int, root: str) -> Factor:
+    """Return the formula k / (1 + c (t - 1)) or k / (1 + c t) for values of such a form, that with fewer digits.
+
+    For power 2, the denominator is the root of such a sum.
+    """
+    sign, sums = float(np.sign(ratio[0])), np.abs(ratio) ** -power
+    slope = float((sums[-1] - sums[0]) / (t[-1] - t[0]))
     forms = []
     for shift, text in ((1, "(t - 1)"), (0, "t")):
-        start = float(1 / ratio[0] - slope * (t[0] - shift))
-        if start * ratio[0] > 0:
-            number, rate = _rounded(1 / start), f"{slope / start:.4g}"
+        start = float(sums[0] - slope * (t[0] - shift))
+        if start > 0:
+            number, rate = sign * _rounded(start ** (-1 / power)), f"{slope / start:.4g}"
             digits = len(f"{number:g}{rate}".replace(".", "").replace("0", ""))
-            forms.append((digits, Factor(number, (), (f"(1 + {rate} {text})",))))
+            forms.append((digits, Factor(number, (), (f"{root}(1 + {rate} {text})",))))
     return min(forms, key=lambda form: form[0])[1]
 
 

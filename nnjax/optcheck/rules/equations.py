@@ -190,6 +190,8 @@ SCHEDULE = {
     "inverse": "λ/t",
     "inverse time": "λ/(1 + κ (t - 1))",
     "inverse time from 1": "λ/(1 + κ t)",
+    "inverse root time": "λ/√(1 + κ (t - 1))",
+    "inverse root time from 1": "λ/√(1 + κ t)",
     "corrected": "λ √(1 - β₂ᵗ)/(1 - β₁ᵗ) ·",
     "compounding": "λ/∏ᵢ₌₁…ₜ(1 + κ (i - 1)) ·",
     "compounding from 1": "λ/∏ᵢ₌₁…ₜ(1 + κ i) ·",

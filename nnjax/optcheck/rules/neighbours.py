@@ -22,7 +22,7 @@ WITHOUT_RATE = (  # moments without a decay rate
     "none", "mean", "sum", "absolute sum", "largest square", "largest ever", "largest ever with eps",
 )  # fmt: skip
 DECREASING = (  # schedules with a κ
-    "inverse time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
+    "inverse time", "inverse root time", "compounding", "exponential", "warm-up", "linear", "cosine", "stepwise",
 )  # fmt: skip
 READ = ("current", "next", "previous")  # positions at which a schedule that is passed as a function is read
 FEATURES = (
@@ -34,7 +34,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value",
         "step global norm", "step leaf norm",
     ),
-    "counter": ("per leaf", "double", "late"),
+    "counter": ("per leaf", "double"),
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
@@ -52,7 +52,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "root": ("twice", "multiplied"),
     "schedule": (
         "next", "warm-up", "linear", "cosine", "previous", "stepwise", "stepwise from 1", "inverse time from 1",
-        "exponential from 1", "compounding", "compounding from 1", "corrected",
+        "inverse root time from 1", "exponential from 1", "compounding", "compounding from 1", "corrected",
     ),
     "second": (
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",

@@ -339,6 +339,8 @@ CHOICES: dict[str, dict[str, str]] = {
         "inverse": "the learning rate decreases with 1/t",
         "inverse time": "the learning rate is divided by 1 + κ (t - 1)",
         "inverse time from 1": "the learning rate is divided by 1 + κ t",
+        "inverse root time": "the learning rate is divided by √(1 + κ (t - 1))",
+        "inverse root time from 1": "the learning rate is divided by √(1 + κ t)",
         "corrected": "the learning rate is also multiplied by √(1 - β₂ᵗ) / (1 - β₁ᵗ), so corrections apply twice",
         "compounding": "the learning rate is divided by 1 + κ (t - 1) at every step, and the new one is kept",
         "compounding from 1": "the learning rate is divided by 1 + κ t at every step, and the new one is kept",

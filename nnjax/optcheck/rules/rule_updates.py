@@ -190,6 +190,8 @@ SCHEDULE: Choices = {
     "inverse": lambda h, k: 1 / (k + 1),
     "inverse time": lambda h, k: 1 / (1 + h.rate_decay * k),
     "inverse time from 1": lambda h, k: 1 / (1 + h.rate_decay * (k + 1)),
+    "inverse root time": lambda h, k: 1 / np.sqrt(1 + h.rate_decay * k),
+    "inverse root time from 1": lambda h, k: 1 / np.sqrt(1 + h.rate_decay * (k + 1)),
     "compounding": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k),
     "compounding from 1": lambda h, k: 1 / _product(lambda i: 1 + h.rate_decay * i, k + 1),
     "corrected": lambda h, k: np.sqrt(1 - h.b2 ** (k + 1)) / (1 - h.b1 ** (k + 1)),
