@@ -38,7 +38,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
         "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1", "minus", "sum",
-        "both", *LION,
+        "both", "both average", *LION,
     ),
     "first_correction": ("root", "another rate", "squared", "subtracted", "compounding"),
     "maximum": ("minimum", "corrected twice", "smallest", "smallest corrected"),
@@ -57,7 +57,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief plus", "centered old mean", "centered plus", "largest of m", "largest weighted",
-        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both",
+        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both", "both average",
         "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
@@ -131,6 +131,17 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     }
 
 
+def without_idle_choices(rule: UpdateRule) -> UpdateRule:
+    """Return the rule with the default at each place that does not affect its updates."""
+    default = UpdateRule()
+    while True:
+        idle = [place for place, relevant in _relevance(rule).items() if not relevant]
+        tidy = rule._replace(**{place: getattr(default, place) for place in idle})
+        if tidy == rule:
+            return rule
+        rule = tidy
+
+
 def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
     """Return the choices that have no effect on a rule, or the same effect as a different choice."""
     velocity = rule.velocity != "none"
@@ -163,6 +174,9 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first", "minus"): rule.numerator == "m" and "belief" not in rule.second,  # the same as the wrong direction
         ("first", "sum"): rule.first == "none",  # the same as accumulated gradients
         ("first", "both"): rule.first == "none",
+        # without an average, the same as "both" with a different learning rate
+        ("first", "both average"): rule.first not in ("ema", "both average"),
+        ("second", "both average"): rule.second not in ("ema", "both average"),
         ("second", "yogi wrong sign"): rule.second != "yogi",
         # instead of a schedule that the optimizer contains, the same as "current"
         **{("schedule", choice): rule.schedule not in READ for choice in READ if choice != "current"},
@@ -209,8 +223,13 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
 
 
 def is_redundant(formula: Formula) -> bool:
-    """Return True if a choice has no effect on the rule, or if "another rate" is 0 or the rate that it replaces."""
+    """Return True if a choice has no effect on the rule, or only the effect of its number.
+
+    So has a dampening of 0, or "another rate" that is 0 or the rate that it replaces.
+    """
     rule, hyper = formula
+    if "dampened" in rule.velocity and hyper.dampening == 0:
+        return True
     rates = {"first": hyper.b1, "first_correction": hyper.b1, "second": hyper.b2, "second_correction": hyper.b2}
     return not _duplicates(rule).isdisjoint(zip(rule._fields, rule, strict=True)) or any(
         getattr(rule, place) == "another rate" and (hyper.b3 == rate or hyper.b3 < NEGLIGIBLE)
