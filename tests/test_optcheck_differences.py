@@ -172,6 +172,8 @@ CASES = {  # old and new texts, and what differs
     "sums without β₁ and β₂": ([(M, "m + g"), (V, "v + g**2")], {"first-sum", "second-sum"}),
     "β₁ twice": ([(M, "0.9 * m + 0.9 * g")], {"first-both"}),
     "β₂ twice": ([(V, "0.999 * v + 0.999 * g**2")], {"second-both"}),
+    "average times β₁": ([(M, "0.9 * (m + (1 - 0.9) * g)")], {"first-both average"}),
+    "average times β₂": ([(V, "0.999 * (v + (1 - 0.999) * g**2)")], {"second-both average"}),
     "squared 1 - β₂": ([(V, "0.999 * v + ((1 - 0.999) * g) ** 2")], {"second-squared weight"}),
     "v with a minus": ([(V, "0.999 * v - (1 - 0.999) * g**2")], {"second-minus"}),
     "corrections twice": (
@@ -280,6 +282,62 @@ def test_mistakes_in_other_rules_are_named(text, reference, pair, truth):
     start = start._replace(hyper=start.hyper._replace(learning_rate=1.0 if "delta" in reference else 1e-3))
     assert found(updates_of(text), start) == [set()]
     assert found(updates_of(text.replace(*pair)), start) == [truth]
+
+
+NO_MOMENTS = {"first-none", "second-none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "reference", "rate", "truth"),
+    [
+        ("momentum", {}, "optax.adam", 0.01, {*NO_MOMENTS, "velocity-trace"}),
+        ("momentum", {}, "torch.nadam", 0.001, {*NO_MOMENTS, "velocity-trace", "learning_rate"}),
+        ("momentum", {"momentum": 0.95}, "optax.adam", 0.01, {*NO_MOMENTS, "velocity-trace", "momentum"}),
+        ("torch.sgd_momentum", {}, "optax.adam", 0.01, {*NO_MOMENTS, "velocity-trace"}),
+        ("keras.sgd_nesterov", {}, "optax.adam", 0.01, {*NO_MOMENTS, "velocity-trace", "nesterov-standard"}),
+        ("sgd", {}, "optax.adamw", 0.01, {*NO_MOMENTS, "decay-none"}),
+        ("optax.sign_sgd", {}, "optax.adam", 0.01, {*NO_MOMENTS, "sign-sign"}),
+        ("paper.signum", {}, "momentum", 0.001, {"first-ema", "sign-sign", "velocity-none", "learning_rate"}),
+        ("torch.rmsprop", {}, "optax.adam", 0.01, {"first-none", "second_correction-none", "b2"}),
+    ],
+)  # fmt: skip
+def test_the_rule_of_a_library_is_not_explained_by_choices_that_compensate(name, numbers, reference, rate, truth):
+    def formula(library, **changes):
+        rule, hyper = LIBRARY_RULES[library]
+        return Formula(rule, hyper._replace(**changes))
+
+    updates = update_array(formula(name, learning_rate=0.01, **numbers), INPUTS)
+    assert found(updates, formula(reference, learning_rate=rate)) == [truth]
+
+
+def test_momentum_instead_of_adam_is_named_with_a_call():
+    def momentum(params, grads, b):
+        b = jax.tree.map(lambda b, g: 0.9 * b + g, b, grads)
+        return jax.tree.map(lambda p, b: p - 0.01 * b, params, b), b
+
+    report = optcheck.compare(momentum, optax.adam(0.01), init="zeros")
+    (explanation,) = report.diagnosis.explanations
+    assert explanation.library == "momentum"
+    assert explanation.synonyms == ()
+    assert equations(explanation.formula) == ["b ← μ b + g", "θ ← θ - λ b", "λ = 0.01, μ = 0.9"]
+    assert "or use as the reference: optax.sgd(0.01, momentum=0.9)  (checked: matches)" in str(report)
+
+
+@pytest.mark.parametrize("optimizer", [optax.set_to_zero(), optax.sgd(0.0)])
+def test_no_rule_is_named_if_all_updates_are_zero(optimizer):
+    text = optcheck.identify(optimizer)
+    assert text.startswith("unknown: all updates are zero")
+    assert "the learning rate is 0" in text
+
+
+def test_the_rule_of_the_candidate_alone_is_no_cause():
+    def masked(params, grads, state):
+        return jax.tree.map(lambda p, g: p - 1e-3 * jnp.where(g * p > 0, g, 0.0), params, grads), state
+
+    text = str(optcheck.compare(optax.sgd(1e-3), masked, max_fits=3))
+    assert "formula of the candidate (sgd); that of the reference is unknown" in text
+    assert "cause: unknown, because the rule of the reference is unknown; the rule of the candidate is above" in text
+    assert "rules tried" not in text
 
 
 @pytest.mark.skipif(os.environ.get("NNJAX_THOROUGH") != "1", reason="takes 6 s")

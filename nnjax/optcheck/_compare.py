@@ -23,7 +23,7 @@ from nnjax.optcheck.rules.library_arguments import formula_of
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.budget import Budget
-from nnjax.optcheck.search.by_dimensions import identify_optimizer
+from nnjax.optcheck.search.by_dimensions import ZeroUpdatesError, identify_optimizer
 from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
@@ -180,6 +180,7 @@ def identify(
     Returns:
       The names and the equations as text. If no rule that was tried reproduces the updates, the text begins with
       "unknown", and continues with the equations if they can be read from what the optimizer stores, as x, y, …
+      It also begins with "unknown" if all updates are zero, because many rules have this effect.
 
     Raises:
       NotAnOptimizerError, TimeLimitError, ValueError, RuntimeError, Exception: see `compare`.
@@ -195,7 +196,10 @@ def identify(
     with interrupt_at(deadline), _standard_promotion(), exits_are_errors():
         adapter = _build_candidate(optimizer, hparams, kind, init, order)
         budget = Budget(max_fits)
-        parts = identify_optimizer(adapter, budget, deadline)
+        try:
+            parts = identify_optimizer(adapter, budget, deadline)
+        except ZeroUpdatesError as error:
+            return f"unknown: {error}"
         lines = () if parts else _read(adapter, adapter, (), deadline, LIBRARY_RULES["torch.sgd"])
     if not parts:
         forms = sum(level.forms for level in budget.levels)

@@ -297,6 +297,10 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     """Return lines with the number of rules tried at each level, and what was not tried."""
     if diagnosis.remark.startswith("all updates"):
         return [f"cause: {diagnosis.remark}"]
+    if diagnosis.explanations:  # without a rule of the reference, a formula is no cause
+        return ["cause: unknown, because the rule of the reference is unknown; the rule of the candidate is above"]
+    if not diagnosis.levels:
+        return ["cause: unknown; the rule of the reference is unknown, and no equation that was read differs"]
     forms: dict[str, int] = {}
     for level in diagnosis.levels:
         forms[level.name] = forms.get(level.name, 0) + level.forms

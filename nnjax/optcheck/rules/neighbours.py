@@ -39,7 +39,7 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
         "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1", "minus", "sum",
-        "both", *LION,
+        "both", "both average", *LION,
     ),
     "first_correction": ("root", "another rate", "squared", "subtracted", "compounding"),
     "maximum": ("minimum", "corrected twice", "smallest", "smallest corrected"),
@@ -58,8 +58,8 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief corrected", "belief plus", "centered old mean", "centered plus", "largest of m",
-        "largest weighted",
-        "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2", "both",
+        "largest weighted", "largest ever", "largest ever with eps", "ema from first", "precedence", "without b2",
+        "both", "both average",
         "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
@@ -135,6 +135,17 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     }
 
 
+def without_idle_choices(rule: UpdateRule) -> UpdateRule:
+    """Return the rule with the default at each place that does not affect its updates."""
+    default = UpdateRule()
+    while True:
+        idle = [place for place, relevant in _relevance(rule).items() if not relevant]
+        tidy = rule._replace(**{place: getattr(default, place) for place in idle})
+        if tidy == rule:
+            return rule
+        rule = tidy
+
+
 def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
     """Return the choices that have no effect on a rule, or the same effect as a different choice."""
     velocity = rule.velocity != "none"
@@ -166,6 +177,9 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first", "minus"): rule.numerator == "m" and "belief" not in rule.second,  # the same as the wrong direction
         ("first", "sum"): rule.first == "none",  # the same as accumulated gradients
         ("first", "both"): rule.first == "none",
+        # without an average, the same as "both" with a different learning rate
+        ("first", "both average"): rule.first not in ("ema", "both average"),
+        ("second", "both average"): rule.second not in ("ema", "both average"),
         ("second", "yogi wrong sign"): rule.second != "yogi",
         # instead of a schedule that the optimizer contains, the same as "current"
         **{("schedule", choice): rule.schedule not in READ for choice in READ if choice != "current"},
@@ -215,8 +229,13 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
 
 
 def is_redundant(formula: Formula) -> bool:
-    """Return True if a choice has no effect on the rule, or if "another rate" is 0 or the rate that it replaces."""
+    """Return True if a choice has no effect on the rule, or only the effect of its number.
+
+    So has a dampening of 0, or "another rate" that is 0 or the rate that it replaces.
+    """
     rule, hyper = formula
+    if "dampened" in rule.velocity and hyper.dampening == 0:
+        return True
     rates = {"first": hyper.b1, "first_correction": hyper.b1, "second": hyper.b2, "second_correction": hyper.b2}
     return not _duplicates(rule).isdisjoint(zip(rule._fields, rule, strict=True)) or any(
         getattr(rule, place) == "another rate" and (hyper.b3 == rate or hyper.b3 < NEGLIGIBLE)
@@ -234,8 +253,8 @@ def hyper_names(rule: UpdateRule) -> list[str]:
     second = rule.second not in WITHOUT_RATE or (rule.second != "none" and _has_rate(rule.second_correction))
     names = {
         "learning_rate": True,
-        "b1": rule.first not in WITHOUT_RATE
-        or (rule.first != "none" and _has_rate(rule.first_correction))
+        "b1": rule.first not in (*WITHOUT_RATE, "with b2")
+        or (rule.first != "none" and (_has_rate(rule.first_correction) or rule.numerator != "m"))
         or rule.second in ("with b1", "mixed"),
         "b2": second or rule.rescaling != "none" or rule.first in (*LION, "with b2", "mixed"),
         "eps": (rule.second != "none" and (not rule.eps.startswith("none") or rule.second in WITH_EPS))

@@ -15,7 +15,15 @@ from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script
 from nnjax.optcheck.trace.traces import trace
 
 MATRICES, OTHERS = "matrices", "vectors and scalars"
+ZERO_UPDATES = (
+    "all updates are zero, so no rule can be named; likely reasons: the learning rate is 0, the new parameters are not "
+    "returned, or the optimizer changes a copy of the parameters"
+)
 PART_FITS = 80  # enough for all library rules with other numbers
+
+
+class ZeroUpdatesError(ValueError):
+    """Raised for an optimizer whose updates are all zero."""
 
 
 class PartialRule(NamedTuple):
@@ -28,16 +36,24 @@ class PartialRule(NamedTuple):
 def identify_optimizer(adapter: Adapter, budget: Budget, deadline: Deadline) -> list[PartialRule]:
     """Return the rule of an optimizer, see `identify_by_dimensions`; [] if a second script refutes it.
 
+    Many rules fit an optimizer whose updates are all zero, so none of them is named.
+
     Args:
       adapter: the optimizer.
       budget: number of rules to fit.
       deadline: the time limit, checked before every step.
+
+    Raises:
+      ZeroUpdatesError: if all updates are zero.
     """
 
     def target(script: GradientScript) -> Target:
         return target_of(trace(adapter, script, "float64", deadline), script, "float64")
 
-    parts = identify_by_dimensions(target(gradient_script(ndim=adapter.ndim)), budget)
+    first = target(gradient_script(ndim=adapter.ndim))
+    if (first.updates == 0).all():
+        raise ZeroUpdatesError(ZERO_UPDATES)
+    parts = identify_by_dimensions(first, budget)
     return parts if parts and _reproduce(parts, target(second_script(ndim=adapter.ndim))) else []
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnjax.optcheck.reading.difference import Line, certain_lines
-from nnjax.optcheck.rules.families import hyper_names, neighbours, sentence, update_array
+from nnjax.optcheck.rules.families import hyper_names, is_moments, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.budget import Attempt, Budget, Level
@@ -22,7 +22,7 @@ from nnjax.optcheck.search.causes import (
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
 from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
-from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of
+from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of, is_library_rule, library_complexity, plain_rule
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
@@ -141,8 +141,9 @@ def diagnose(
         leaves = difference.leaves if difference.leaves and not reproduces(match.formula, whole) else None
         causes = causes_of(reference, match.formula, leaves) + _precision(needs_float32, rounding)
         error = largest_error(match.formula, target)
-        explanations.append(Explanation(match.formula, causes, error, _library_name(match, reference)))
-    explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)))
+        formula = _without_idle_choices(match.formula, target)
+        explanations.append(Explanation(formula, causes, error, _library_name(match, reference)))
+    explanations = _merge(sorted(explanations, key=lambda explanation: _oddness(explanation, reference)), reference)
     if explanations:
         explanations[0] = explanations[0]._replace(runner_up=_runner_up(explanations[0], reference, target))
     explained = explanations != [] and reference is not None
@@ -159,6 +160,14 @@ def diagnose(
         lines=() if explained else read_lines if _is_complete(read_lines) else certain_lines(read_lines),
         partial=not explained and not _is_complete(read_lines),
     )
+
+
+def _without_idle_choices(formula: Formula, target: Target) -> Formula:
+    """Return the formula without choices of the reference that do not affect the updates, if that is so."""
+    if not is_moments(formula.rule):
+        return formula
+    tidy = formula._replace(rule=plain_rule(formula.rule))
+    return tidy if reproduces(tidy, target) else formula
 
 
 def _is_complete(lines: tuple[Line, ...]) -> bool:
@@ -217,8 +226,11 @@ def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, 
     return () if reference is None else (reference,)
 
 
-def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, int, int, bool]:
-    """Return a sort key that prefers usual numbers, few causes, the reference's numbers, and library rules."""
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, float, int, int, bool]:
+    """Return a sort key that prefers usual numbers, few causes, the reference's numbers, and library rules.
+
+    If nothing is plainer than the rule of a library, it comes first.
+    """
     formula = explanation.formula
     rescaled = 0 if reference is None else sum(a != b for a, b in zip(formula.hyper, reference.hyper, strict=True))
     numbers = (float(getattr(formula.hyper, name)) for name in hyper_names(formula.rule))
@@ -227,18 +239,23 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
     changes = {
         (cause.place.removeprefix("first_").removeprefix("second_"), cause.value) for cause in explanation.causes
     }
-    return digits, len(changes), rescaled, all(formula.rule != library.rule for library in LIBRARY_RULES.values())
+    count = len(changes) if reference is None else min(len(changes), library_complexity(formula, reference))
+    is_unknown = all(formula.rule != library.rule for library in LIBRARY_RULES.values())
+    return digits, count, len(changes), rescaled, is_unknown
 
 
-def _merge(explanations: list[Explanation]) -> list[Explanation]:
-    """Merge explanations that are equal for all gradients: later ones become synonyms of the first."""
+def _merge(explanations: list[Explanation], reference: Formula | None = None) -> list[Explanation]:
+    """Merge explanations that are equal for all gradients: later ones become synonyms of the first.
+
+    The rule of a library has no synonyms, because its name says more than other choices with the same effect.
+    """
     distinct: list[Explanation] = []
     for explanation in explanations:
         target = _general_target(explanation.formula)
         same = next((i for i, other in enumerate(distinct) if reproduces(other.formula, target)), None)
         if same is None:
             distinct.append(explanation)
-        else:
+        elif reference is None or not is_library_rule(distinct[same].formula, reference):
             distinct[same] = distinct[same]._replace(synonyms=(*distinct[same].synonyms, explanation.causes))
     return distinct
 

@@ -109,11 +109,11 @@ def identify_formula(target: Target, guess: Formula | None, budget: Budget) -> l
             if reproduces(attempt.formula, target):
                 return [attempt]
     similar, count = similar_choices(target)
-    attempts = [Attempt(choice.formula, choice.edits) for choice in similar]
-    for attempt in attempts:
-        if not attempt.edits and reproduces(attempt.formula, target):
-            return [attempt]
-    if matches := budget.matches(LIBRARY_CHOICES, attempts, target, excluded=count - len(attempts)):
+    exact = [Attempt(choice.formula) for choice in similar if not choice.edits]
+    if matches := budget.matches(LIBRARIES, exact, target):
+        return matches[:1]
+    attempts = [Attempt(choice.formula, choice.edits) for choice in similar if choice.edits]
+    if matches := budget.matches(LIBRARY_CHOICES, attempts, target, excluded=count - len(similar)):
         return [plain(matches[0], target)]
     for name, level, start in _identification(target, budget):
         if matches := budget.matches(name, level, target):

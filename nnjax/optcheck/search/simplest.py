@@ -1,17 +1,19 @@
 """Choose the simplest of the rules that reproduce recorded updates, and find the rules that tie with it."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from nnjax.optcheck.rules.families import edits_between, hyper_names, is_moments, neighbours
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, READ, is_redundant
-from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, Formula, HyperParams
+from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, READ, is_redundant, without_idle_choices
+from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, STARTS, Formula, HyperParams, UpdateRule
 from nnjax.optcheck.search.budget import Attempt
 from nnjax.optcheck.search.fitting import Target, reproduces, shorten
 
 SWITCHES = ("clip", "floor")  # large values have the effect of a rule without the choice
 FEW_DIGITS = 2  # a usual hyper-parameter, or 1 minus it, has at most this many significant digits
+OTHER_RULE = 2  # complexity of a rule that a library has, however many choices differ
 MANY_DIGITS = 4  # with more digits, a hyper-parameter probably compensates for a different choice
 
 
@@ -24,25 +26,40 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     same_family = [match for match in matches if type(match.formula.rule) is type(start.rule)]
     if not same_family:
         return matches[:1]  # a different family is one cause, so its variants are not reported
+    same_family += [form for match in same_family for form in _library_forms(match, target)]
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     if is_moments(start.rule):
-        matches = [match for match in matches if not is_redundant(match.formula)] or matches
+        matches = [match for match in matches if not _is_redundant(match, start)] or matches
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
+    ties = [tie for tie in ties if not _is_redundant(tie, start)]
     first: dict[Any, Attempt] = {}
     for attempt in sorted((*matches, *ties), key=lambda attempt: _plainness(attempt.formula, start)):
         first.setdefault(attempt.formula.rule, attempt)
     sizes = {rule: complexity(attempt.formula, start) for rule, attempt in first.items()}
     fewest = min(sizes.values())
     rules = [rule for rule, size in sizes.items() if size == fewest]
+    plainest = next(iter(first.values())).formula
+    if is_library_rule(plainest, start):  # more choices, such as λ inside the velocity, add nothing
+        count = len(edits_between(start.rule, plainest.rule))
+        rules = [rule for rule in rules if len(edits_between(start.rule, rule)) == count]
     if any(_differing_numbers(first[rule].formula, start) for rule in rules):
         rules += [match.formula.rule for match in matches if sizes[match.formula.rule] == fewest + 1]
     return [first[rule] for rule in dict.fromkeys(rules)]
 
 
-def _plainness(formula: Formula, start: Formula) -> tuple[int, int]:
-    """Return the number of differences, and of choices, where the same change to both moments counts twice."""
-    return complexity(formula, start), len(edits_between(start.rule, formula.rule))
+def _plainness(formula: Formula, start: Formula) -> tuple[float, bool, int]:
+    """Return a sort key that prefers few differences, rules of libraries, and few choices.
+
+    In the number of choices, the same change to both moments counts twice.
+    """
+    edits = edits_between(start.rule, formula.rule)
+    return complexity(formula, start), not is_library_rule(formula, start), len(edits)
+
+
+def _is_redundant(match: Attempt, start: Formula) -> bool:
+    rule = match.formula.rule
+    return is_moments(rule) and rule != start.rule and is_redundant(match.formula)
 
 
 def plain(match: Attempt, target: Target) -> Attempt:
@@ -55,6 +72,27 @@ def plain(match: Attempt, target: Target) -> Attempt:
             if reproduces(formula, target):
                 return Attempt(formula, library=name)
     return match
+
+
+def _library_forms(match: Attempt, target: Target) -> Iterator[Attempt]:
+    """Yield library rules with the numbers of a match that produce the same updates.
+
+    A velocity of gradients is the same as a first moment alone, so each takes the decay rate of the other.
+    """
+    rule, hyper = match.formula
+    if not is_moments(rule):
+        return
+    names = set(hyper_names(rule))
+    if "momentum" not in names:
+        hyper = hyper._replace(momentum=hyper.b1)
+    elif "b1" not in names:
+        hyper = hyper._replace(b1=hyper.momentum)
+    names |= {"b1", "momentum"} if names & {"b1", "momentum"} else set()
+    for name, library in LIBRARY_RULES.items():
+        if is_moments(library.rule) and library.rule != rule and set(hyper_names(library.rule)) <= names:
+            formula = _compensate(Formula(rule, hyper), library.rule)
+            if reproduces(formula, target):
+                yield Attempt(formula, library=name)
 
 
 def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
@@ -110,20 +148,76 @@ def _compensate(formula: Formula, rule: Any) -> Formula:
 
 def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
     """Return the constant factors of the first moment with the velocity, and of the second moment."""
-    b1, b2, mu = hyper.b1, hyper.b2, hyper.momentum
-    m = {"ema": 1 - b1, "both": b1}.get(rule.first, 1.0) / (1 - b1 if rule.first_correction == "constant" else 1.0)
-    v = {"ema": 1 - b2, "both": b2}.get(rule.second, 1.0) / (1 - b2 if rule.second_correction == "constant" else 1.0)
-    return m * {"ema": 1 - mu, "both": mu}.get(rule.velocity, 1.0), v
+    b1, b2 = hyper.b1, hyper.b2
+    m = _weight(rule.first, b1) / (1 - b1 if rule.first_correction == "constant" else 1.0)
+    v = _weight(rule.second, b2) / (1 - b2 if rule.second_correction == "constant" else 1.0)
+    return m * _weight(rule.velocity, hyper.momentum), v
 
 
-def complexity(formula: Formula, start: Formula) -> int:
-    """Return the number of differences from the start. Unusual numbers and switches count more than once."""
+def _weight(choice: str, rate: float) -> float:
+    """Return the weight of the new term in a moment or velocity that decays with a rate."""
+    return {"ema": 1 - rate, "both": rate, "both average": rate * (1 - rate)}.get(choice, 1.0)
+
+
+def complexity(formula: Formula, start: Formula) -> float:
+    """Return the number of differences from the start. Unusual numbers and switches count more than once.
+
+    Many differences that together are the rule of a library count as one other rule: an optimizer that everybody knows
+    is a plainer explanation than a few mistakes that happen to have the same effect.
+    """
     if type(formula.rule) is not type(start.rule):
-        return 2
+        return OTHER_RULE
+    return min(_mistakes(formula, start), library_complexity(formula, start))
+
+
+def is_library_rule(formula: Formula, start: Formula) -> bool:
+    """Return True if a formula is plainest as the rule of a library, see `complexity`."""
+    return library_complexity(formula, start) <= _mistakes(formula, start)
+
+
+def _mistakes(formula: Formula, start: Formula) -> int:
+    """Return the number of differences from the start, where unusual numbers and switches count more than once."""
     changed = [name for name in HyperParams._fields if getattr(formula.hyper, name) != getattr(start.hyper, name)]
-    digits = [digits_of(float(getattr(formula.hyper, name))) for name in changed]
-    odd = sum((count > FEW_DIGITS) + (count > MANY_DIGITS) for count in digits)
-    return _difference_count(formula, start) + odd + sum(name in SWITCHES for name in changed)
+    return _difference_count(formula, start) + _odd(formula, changed) + sum(name in SWITCHES for name in changed)
+
+
+def library_complexity(formula: Formula, start: Formula) -> float:
+    """Return the complexity of the rule of a library: the rule, its numbers, and unusual digits; ∞ for other rules.
+
+    The learning rate counts only if it is unusual, because every user chooses it.
+    """
+    rule, hyper = formula
+    if not is_moments(rule):
+        return float("inf")
+    names = [*hyper_names(rule)[1:], *STARTS, "eps_root", "eps_state", "momentum_decay"]  # without the learning rate
+    counts = [float("inf")]
+    for library in _library_hypers().get(plain_rule(rule), ()):
+        changed = [name for name in names if getattr(hyper, name) != getattr(library, name)]
+        rate = [] if hyper.learning_rate == start.hyper.learning_rate else ["learning_rate"]
+        counts.append(OTHER_RULE + len(changed) + _odd(formula, [*changed, *rate]))
+    return min(counts)
+
+
+def plain_rule(rule: UpdateRule) -> UpdateRule:
+    """Return the rule without choices that do not affect its updates, in the form of a library if one has it."""
+    tidy = without_idle_choices(rule)
+    return next((known for known in _library_hypers() if without_idle_choices(known) == tidy), tidy)
+
+
+@functools.cache
+def _library_hypers() -> dict[UpdateRule, list[HyperParams]]:
+    """Return the hyper-parameters with which libraries have each rule of moments."""
+    hypers: dict[UpdateRule, list[HyperParams]] = {}
+    for rule, hyper in LIBRARY_RULES.values():
+        if is_moments(rule):
+            hypers.setdefault(rule, []).append(hyper)
+    return hypers
+
+
+def _odd(formula: Formula, names: list[str]) -> int:
+    """Return how much hyper-parameters with many digits add to the complexity."""
+    digits = [digits_of(float(getattr(formula.hyper, name))) for name in names]
+    return sum((count > FEW_DIGITS) + (count > MANY_DIGITS) for count in digits)
 
 
 def compensates(formula: Formula, start: Formula) -> bool:
