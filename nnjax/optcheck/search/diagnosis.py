@@ -22,7 +22,14 @@ from nnjax.optcheck.search.causes import (
 )
 from nnjax.optcheck.search.fitting import DECAY_RATES, Target, largest_error, reproduces, share_within
 from nnjax.optcheck.search.rule_search import identify_formula, library_formula, search
-from nnjax.optcheck.search.simplest import FEW_DIGITS, digits_of, is_library_rule, library_complexity, plain_rule
+from nnjax.optcheck.search.simplest import (
+    FEW_DIGITS,
+    digits_of,
+    is_library_rule,
+    library_complexity,
+    plain_rule,
+    unusual_choices,
+)
 from nnjax.optcheck.trace.gradient_script import GradientScript, gradient_script, rule_inputs
 from nnjax.optcheck.trace.observations import Observation, Pass, elements_of
 from nnjax.optcheck.trace.tolerance import EPS, rounding_bound, tolerance, within
@@ -226,8 +233,8 @@ def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, 
     return () if reference is None else (reference,)
 
 
-def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, float, int, int, bool]:
-    """Return a sort key that prefers usual numbers, few causes, the reference's numbers, and library rules.
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, float, int, int, int, bool]:
+    """Return a sort key that prefers usual numbers, few causes, choices of libraries, and the reference's numbers.
 
     If nothing is plainer than the rule of a library, it comes first.
     """
@@ -241,7 +248,7 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
     }
     count = len(changes) if reference is None else min(len(changes), library_complexity(formula, reference))
     is_unknown = all(formula.rule != library.rule for library in LIBRARY_RULES.values())
-    return digits, count, len(changes), rescaled, is_unknown
+    return digits, count, len(changes), unusual_choices(formula.rule), rescaled, is_unknown
 
 
 def _merge(explanations: list[Explanation], reference: Formula | None = None) -> list[Explanation]:

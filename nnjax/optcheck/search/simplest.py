@@ -30,9 +30,10 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     matches = [match._replace(formula=_simplify(match.formula, start, target)) for match in same_family]
     if is_moments(start.rule):
         matches = [match for match in matches if not _is_redundant(match, start)] or matches
+    matches += [plainer for match in matches for plainer in _without_odd_numbers(match, start, target)]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
-    ties = [tie for tie in ties if not _is_redundant(tie, start)]
+    ties = [_with_idle_numbers(tie, start) for tie in ties if not _is_redundant(tie, start)]
     first: dict[Any, Attempt] = {}
     for attempt in sorted((*matches, *ties), key=lambda attempt: _plainness(attempt.formula, start)):
         first.setdefault(attempt.formula.rule, attempt)
@@ -43,7 +44,7 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     if is_library_rule(plainest, start):  # more choices, such as λ inside the velocity, add nothing
         count = len(edits_between(start.rule, plainest.rule))
         rules = [rule for rule in rules if len(edits_between(start.rule, rule)) == count]
-    if any(_differing_numbers(first[rule].formula, start) for rule in rules):
+    if any(_differing(first[rule].formula, start) for rule in rules):
         rules += [match.formula.rule for match in matches if sizes[match.formula.rule] == fewest + 1]
     return [first[rule] for rule in dict.fromkeys(rules)]
 
@@ -110,6 +111,27 @@ def _simplify(formula: Formula, start: Formula, target: Target) -> Formula:
     return formula
 
 
+def _without_odd_numbers(match: Attempt, start: Formula, target: Target) -> Iterator[Attempt]:
+    """Yield neighbours that produce the same updates with the start's value of a number that has many digits."""
+    if not is_moments(match.formula.rule):
+        return
+    for name in _differing(match.formula, start):
+        if digits_of(float(getattr(match.formula.hyper, name))) > FEW_DIGITS:
+            hyper = match.formula.hyper._replace(**{name: getattr(start.hyper, name)})
+            for _, rule in neighbours(match.formula.rule):
+                formula = Formula(rule, hyper)
+                if set(hyper_names(rule)) <= set(hyper_names(match.formula.rule)) and reproduces(formula, target):
+                    yield match._replace(formula=formula)
+
+
+def _with_idle_numbers(match: Attempt, start: Formula) -> Attempt:
+    """Return the match with the start's values of hyper-parameters that its rule does not use."""
+    rule, hyper = match.formula
+    idle = set(_differing(match.formula, start)) - {*hyper_names(rule), *STARTS, "eps_root", "eps_state"}
+    values = {name: getattr(start.hyper, name) for name in idle - {"momentum_decay"}}
+    return match._replace(formula=Formula(rule, hyper._replace(**values)))
+
+
 def _ties(match: Attempt, target: Target, place: str = "") -> Iterator[Attempt]:
     """Yield the neighbours that produce the same updates; `place` restricts them to changes at one place.
 
@@ -149,14 +171,27 @@ def _compensate(formula: Formula, rule: Any) -> Formula:
 def _factors(rule: Any, hyper: HyperParams) -> tuple[float, float]:
     """Return the constant factors of the first moment with the velocity, and of the second moment."""
     b1, b2 = hyper.b1, hyper.b2
-    m = _weight(rule.first, b1) / (1 - b1 if rule.first_correction == "constant" else 1.0)
-    v = _weight(rule.second, b2) / (1 - b2 if rule.second_correction == "constant" else 1.0)
+    m = _weight(rule.first, b1, b2) / (1 - b1 if rule.first_correction == "constant" else 1.0)
+    v = _weight(rule.second, b2, b1) / (1 - b2 if rule.second_correction == "constant" else 1.0)
     return m * _weight(rule.velocity, hyper.momentum), v
 
 
-def _weight(choice: str, rate: float) -> float:
-    """Return the weight of the new term in a moment or velocity that decays with a rate."""
-    return {"ema": 1 - rate, "both": rate, "both average": rate * (1 - rate)}.get(choice, 1.0)
+def _weight(choice: str, rate: float, other: float = 0.0) -> float:
+    """Return the weight of the new term in a moment or velocity that decays with a rate.
+
+    Args:
+      choice: the choice for the moment or velocity.
+      rate: its decay rate.
+      other: the decay rate of the other moment.
+    """
+    weights = {
+        "ema": 1 - rate,
+        "both": rate,
+        "both average": rate * (1 - rate),
+        "mixed": 1 - other,
+        "squared weight": (1 - rate) ** 2,
+    }
+    return weights.get(choice, 1.0)
 
 
 def complexity(formula: Formula, start: Formula) -> float:
@@ -177,7 +212,7 @@ def is_library_rule(formula: Formula, start: Formula) -> bool:
 
 def _mistakes(formula: Formula, start: Formula) -> int:
     """Return the number of differences from the start, where unusual numbers and switches count more than once."""
-    changed = [name for name in HyperParams._fields if getattr(formula.hyper, name) != getattr(start.hyper, name)]
+    changed = _differing(formula, start)
     return _difference_count(formula, start) + _odd(formula, changed) + sum(name in SWITCHES for name in changed)
 
 
@@ -214,6 +249,19 @@ def _library_hypers() -> dict[UpdateRule, list[HyperParams]]:
     return hypers
 
 
+def unusual_choices(rule: Any) -> int:
+    """Return the number of choices that no library makes."""
+    if not is_moments(rule):
+        return 0
+    return sum(choice not in usual for choice, usual in zip(rule, _library_choices(), strict=True))
+
+
+@functools.cache
+def _library_choices() -> list[set[str]]:
+    """Return the choices of libraries at each place of a rule."""
+    return [set(choices) for choices in zip(*_library_hypers(), strict=True)]
+
+
 def _odd(formula: Formula, names: list[str]) -> int:
     """Return how much hyper-parameters with many digits add to the complexity."""
     digits = [digits_of(float(getattr(formula.hyper, name))) for name in names]
@@ -239,11 +287,16 @@ def digits_of(number: float) -> int:
 
 
 def _difference_count(formula: Formula, start: Formula) -> int:
-    """Return the number of different choices and hyper-parameters; the same change to both moments counts once."""
+    """Return the number of different choices and hyper-parameters.
+
+    The same change to both moments counts once. Division by a constant counts twice, because it has the effect of no
+    correction of a decaying sum.
+    """
     changes = {edit.place: edit.new for edit in edits_between(start.rule, formula.rule)}
     pairs = sum(changes.get(first) == changes.get(second, "") for first, second in BOTH_MOMENTS.items())
-    return len(changes) - pairs + _differing_numbers(formula, start)
+    return len(changes) - pairs + ("constant" in changes.values()) + len(_differing(formula, start))
 
 
-def _differing_numbers(formula: Formula, start: Formula) -> int:
-    return sum(a != b for a, b in zip(formula.hyper, start.hyper, strict=True))
+def _differing(formula: Formula, start: Formula) -> list[str]:
+    """Return the names of the hyper-parameters that differ from the start."""
+    return [name for name in HyperParams._fields if getattr(formula.hyper, name) != getattr(start.hyper, name)]
