@@ -323,6 +323,14 @@ def test_momentum_instead_of_adam_is_named_with_a_call():
     assert "or use as the reference: optax.sgd(0.01, momentum=0.9)  (checked: matches)" in str(report)
 
 
+def test_a_usual_choice_comes_before_a_rare_one_with_the_same_effect():
+    def decayed(params, grads, state):
+        return jax.tree.map(lambda p, g: p - 1e-3 * g - 1e-4 * p, params, grads), state
+
+    explanations = optcheck.compare(decayed, "sgd").diagnosis.explanations
+    assert [part.formula.rule.decay for part in explanations] == ["without rate", "l2"]
+
+
 @pytest.mark.parametrize("optimizer", [optax.set_to_zero(), optax.sgd(0.0)])
 def test_no_rule_is_named_if_all_updates_are_zero(optimizer):
     text = optcheck.identify(optimizer)
