@@ -20,6 +20,7 @@ from nnjax.optcheck.trace.tolerance import RELATIVE, TEXT, Divergence
 from nnjax.optcheck.trace.traces import Trace
 
 SCHEMA = "nnjax-optcheck-3"
+MOST_SYNONYMS = 3  # equal formulas that are printed
 
 
 class Report(NamedTuple):
@@ -248,10 +249,11 @@ def _explanation(explanation: Explanation, reference: Formula | None, prefix: st
     for cause in explanation.causes:
         leaves = "" if cause.leaves is None else f" in {', '.join(cause.leaves)}"
         lines.append(f"  - {cause.candidate}{leaves}; the reference: {cause.reference}  [{cause.id}]")
-    for group in explanation.synonyms:
-        lines += (
-            ["  - the same as: " + "; ".join(f"{cause.candidate}  [{cause.id}]" for cause in group)] if group else []
-        )
+    groups = [group for group in explanation.synonyms if group]
+    for group in groups[:MOST_SYNONYMS]:
+        lines.append("  - the same as: " + "; ".join(f"{cause.candidate}  [{cause.id}]" for cause in group))
+    if len(groups) > MOST_SYNONYMS:
+        lines.append(f"  - and {len(groups) - MOST_SYNONYMS} more equal formulas")
     left = ["candidate", *equations(explanation.formula)]
     right = ["reference", *(["unknown"] if reference is None else equations(reference))]
     width = max(map(len, left))

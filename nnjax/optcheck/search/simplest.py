@@ -33,6 +33,7 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     matches += [plainer for match in matches for plainer in _without_odd_numbers(match, start, target)]
     ties = [tie for match in matches for tie in _ties(match, target)]
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
+    ties += [tie for match in matches for tie in _without_constants(match, target)]
     ties = [_with_idle_numbers(tie, start) for tie in ties if not _is_redundant(tie, start)]
     first: dict[Any, Attempt] = {}
     for attempt in sorted((*matches, *ties), key=lambda attempt: _plainness(attempt.formula, start)):
@@ -122,6 +123,22 @@ def _without_odd_numbers(match: Attempt, start: Formula, target: Target) -> Iter
                 formula = Formula(rule, hyper)
                 if set(hyper_names(rule)) <= set(hyper_names(match.formula.rule)) and reproduces(formula, target):
                     yield match._replace(formula=formula)
+
+
+def _without_constants(match: Attempt, target: Target) -> Iterator[Attempt]:
+    """Yield the match with decaying sums and no bias correction instead of averages that are divided by constants."""
+    rule = match.formula.rule
+    if not is_moments(rule):
+        return
+    for first, second in ((True, True), (True, False), (False, True)):
+        plain = rule
+        if first and (rule.first, rule.first_correction) == ("ema", "constant"):
+            plain = plain._replace(first="trace", first_correction="none")
+        if second and (rule.second, rule.second_correction) == ("ema", "constant"):
+            plain = plain._replace(second="trace", second_correction="none")
+        formula = _compensate(match.formula, plain)
+        if plain != rule and reproduces(formula, target):
+            yield match._replace(formula=formula)
 
 
 def _with_idle_numbers(match: Attempt, start: Formula) -> Attempt:
