@@ -122,7 +122,7 @@ MORE_WRONG = {
     "a correction of Adamax' u": Case(rule(adamax, "m", "u"), "optax.adamax", ids("second_correction-t")),
     "Lion with one beta": Case(
         rule(lambda g, p, t, m: (-LR * (jnp.sign(c := 0.9 * m + 0.1 * g) + 1e-3 * p), {"m": c}), "m"), "optax.lion",
-        ids("b2")),
+        ids("b2"), (ids("first-ema"), ids("first-trace"))),
     "other numbers": Case(rule(other_numbers, "m", "v"), ADAM, ids("learning_rate", "b1", "b2", "eps")),
     "Adagrad for RMSProp": Case(rule(adagrad, "s", start=0.1), RMSPROP, ids("second-sum", "second_start", "eps")),
     "dampening": Case(rule(dampened, "b"), "momentum", ids("velocity-dampened", "dampening")),

@@ -261,6 +261,8 @@ WRONG = {
     "eps inside, constant m": Case(
         adam(lambda m, v, t, *_: LR * m / (1 - B1) / jnp.sqrt(hat(v, B2, t) + EPS)), ADAM,
         ids("first_correction-constant", "eps-inside"),
+        (ids("first-trace", "first_correction-none", "eps-inside"),
+         ids("first_correction-none", "learning_rate", "eps-inside")),
     ),
     "m lags, root missing": Case(
         adam(lambda m, v, t, g, p, old, _: LR * hat(old, B1, t) / (hat(v, B2, t) + EPS)), ADAM,

@@ -9,6 +9,7 @@ import numpy as np
 from nnjax.optcheck.reading.difference import Line, certain_lines
 from nnjax.optcheck.rules.families import hyper_names, is_moments, neighbours, sentence, update_array
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
+from nnjax.optcheck.rules.neighbours import Edit, is_rare
 from nnjax.optcheck.rules.update_rule import Formula, Inputs
 from nnjax.optcheck.search.budget import Attempt, Budget, Level
 from nnjax.optcheck.search.causes import (
@@ -233,7 +234,7 @@ def _precision(candidate_rounds: bool, reference: Cause | None) -> tuple[Cause, 
     return () if reference is None else (reference,)
 
 
-def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, float, int, int, int, bool]:
+def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, float, int, int, int, int, bool]:
     """Return a sort key that prefers usual numbers, few causes, choices of libraries, and the reference's numbers.
 
     If nothing is plainer than the rule of a library, it comes first.
@@ -248,7 +249,8 @@ def _oddness(explanation: Explanation, reference: Formula | None) -> tuple[int, 
     }
     count = len(changes) if reference is None else min(len(changes), library_complexity(formula, reference))
     is_unknown = all(formula.rule != library.rule for library in LIBRARY_RULES.values())
-    return digits, count, len(changes), unusual_choices(formula.rule), rescaled, is_unknown
+    rare = sum(is_rare(Edit(cause.place, "", cause.value)) for cause in explanation.causes)
+    return digits, count, len(changes), unusual_choices(formula.rule), rescaled, rare, is_unknown
 
 
 def _merge(explanations: list[Explanation], reference: Formula | None = None) -> list[Explanation]:

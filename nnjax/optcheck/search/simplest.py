@@ -206,7 +206,6 @@ def _weight(choice: str, rate: float, other: float = 0.0) -> float:
         "both": rate,
         "both average": rate * (1 - rate),
         "mixed": 1 - other,
-        "squared weight": (1 - rate) ** 2,
     }
     return weights.get(choice, 1.0)
 
@@ -306,12 +305,13 @@ def digits_of(number: float) -> int:
 def _difference_count(formula: Formula, start: Formula) -> int:
     """Return the number of different choices and hyper-parameters.
 
-    The same change to both moments counts once. Division by a constant counts twice, because it has the effect of no
-    correction of a decaying sum.
+    The same change to both moments counts once. Division of one moment by a constant counts twice, because it has the
+    effect of no correction of a decaying sum.
     """
     changes = {edit.place: edit.new for edit in edits_between(start.rule, formula.rule)}
     pairs = sum(changes.get(first) == changes.get(second, "") for first, second in BOTH_MOMENTS.items())
-    return len(changes) - pairs + ("constant" in changes.values()) + len(_differing(formula, start))
+    constants = list(changes.values()).count("constant")
+    return len(changes) - pairs + (constants == 1) + len(_differing(formula, start))
 
 
 def _differing(formula: Formula, start: Formula) -> list[str]:
