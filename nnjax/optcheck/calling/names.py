@@ -46,6 +46,8 @@ SYNONYMS = (  # names of the same hyper-parameter in different libraries; the fi
 )
 
 
+AVERAGES = ("avg", "average", "ema", "mean", "sum", "accum", "buffer", "history", "prev", "old", "sq", "sqr")
+BOUNDS = ("clip", "clipping", "norm", "max", "scale", "threshold", "bound")
 MOMENTS = ("momentum", "velocity", "cache")  # names of required arguments that are a state if there is no other
 
 
@@ -61,6 +63,11 @@ class Argument(NamedTuple):
 def role_of(name: str) -> str:
     """Return the role that a name suggests, or "" if it suggests none."""
     name = name.lower().strip("_")
+    words = name.split("_")
+    if name not in GRADS and name.startswith(("grad", "sqr")) and set(AVERAGES) & set(words):
+        return "state"  # such as grad_avg, the average of the gradients in fastai
+    if len(words) > 1 and words[0] in ("grad", "gradient") and words[1] in BOUNDS:
+        return "number"  # such as grad_clip
     roles = {"params": PARAMS, "grads": GRADS, "state": STATE, "count": COUNT, "leaf": LEAF, "pairs": PAIRS}
     roles |= {"loss": LOSS, "objective": OBJECTIVE, "gradient": GRADIENT, "value": VALUE, "number": NUMBERS}
     roles |= {"hessian": HESSIAN}
@@ -87,6 +94,7 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
     except (TypeError, ValueError):
         return None
     arguments, unknown = [], []
+    skipped = False  # after an omitted argument, values must be passed by keyword
     for p in parameters:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             if p.kind is p.VAR_POSITIONAL:
@@ -95,9 +103,12 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
         required, keyword = p.default is p.empty, p.kind is p.KEYWORD_ONLY
         role = role_of(p.name)
         if required or (role in ("state", "grads", "params") and not keyword and p.default is None):
-            arguments.append(Argument(p.name, role, required, keyword))
+            arguments.append(Argument(p.name, role, required, keyword or skipped))
         elif role == "" and p.default is None and not keyword:
-            unknown.append(Argument(p.name, "state", required, keyword))
+            unknown.append(Argument(p.name, "state", required, keyword or skipped))
+            skipped = True
+        else:
+            skipped = True
     roles = [argument.role for argument in arguments]
     if {"params", "grads"} <= set(roles) and not {"state", ""} & set(roles):
         arguments = [a._replace(role="state") if a.name in MOMENTS else a for a in arguments]
