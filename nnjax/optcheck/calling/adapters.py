@@ -13,7 +13,7 @@ import optax
 
 from nnjax import checks
 from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
-from nnjax.optcheck.calling.binding import bind
+from nnjax.optcheck.calling.binding import bind, reads_grad
 from nnjax.optcheck.calling.calls import Target
 from nnjax.optcheck.calling.hidden_state import copies, has_closure_state
 from nnjax.optcheck.calling.holders import factory_of, hold
@@ -218,8 +218,8 @@ def _holder(function: Any) -> Adapter:
             raise
         try:
             return bind(Target(name_of(function), lambda: function, owns_state=False))
-        except NotAnOptimizerError:
-            raise error from None
+        except NotAnOptimizerError as of_function:
+            raise (of_function if reads_grad(function) else error) from None
 
 
 def _torch(optimizer: Any) -> Adapter:

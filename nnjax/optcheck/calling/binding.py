@@ -54,7 +54,8 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
                     if target.owns_state and not good[0].outcome.keeps and uses_id(target.fresh()):
                         raise lost_state_error(target.name)
                     return adapter_of(target, good[0], array, mode)
-                if attempts and fallback is None:
+                still = layout in ONE_HOLDING and not any(binding.outcome.moves for binding, _ in attempts)
+                if attempts and fallback is None and not still:  # still: a part of an optimizer, without its statistics
                     fallback = adapter_of(target, attempts[0][0], array, mode)
     if fallback is not None:
         return fallback
@@ -207,7 +208,7 @@ def _refusal(target: Target, arguments: list[Argument], errors: list[Exception])
         f"      new_params = ...             # call {name} here\n"
         "      return new_params, state"
     )
-    if _reads_grad(target.fresh()):
+    if reads_grad(target.fresh()):
         start = "; adapt it to one parameter at a time"
         lines = (
             "  def step(p, state):  # p has .data and .grad; state is a dict for each p, empty at the first step\n"
@@ -221,7 +222,7 @@ def _refusal(target: Target, arguments: list[Argument], errors: list[Exception])
     return error
 
 
-def _reads_grad(function: Callable[..., Any]) -> bool:
+def reads_grad(function: Callable[..., Any]) -> bool:
     """Return True if a function reads the attribute `grad` of its parameters, and has no argument for gradients."""
     function = function.func if isinstance(function, functools.partial) else function
     roles = [argument.role for argument in arguments_of(function) or ()]

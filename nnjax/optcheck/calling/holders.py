@@ -60,6 +60,8 @@ def hold(factory: Callable[[Any], Any], name: str) -> Adapter:
 def _of_model(factory: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return the factory. If it is a class that takes parameters and gradients, take both from a model."""
     required = [argument for argument in arguments_of(factory) or () if argument.required]
+    if len(required) == 1 and required[0].keyword:  # such as partial(SGD, lr=…) of SGD(lr, params)
+        return lambda params: factory(**{required[0].name: params})
     if {argument.role for argument in required} != {"params", "grads"}:
         return factory
 
