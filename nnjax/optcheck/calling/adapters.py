@@ -36,7 +36,7 @@ from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.calling.objective import VALUE, gradient, objective
 from nnjax.optcheck.calling.tree_layouts import in_first_layout
-from nnjax.optcheck.calling.verdicts import is_update, repeats, returns_parameters, takes_steps
+from nnjax.optcheck.calling.verdicts import has_shapes, is_update, repeats, returns_parameters, takes_steps
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
@@ -127,6 +127,9 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     works, new = takes_steps(trial), returns_parameters(trial)
     if works and not new and is_update(trial):
         return adapter
+    swapped = trial._replace(step=lambda *inputs: _swap_results(trial.step(*inputs)))
+    if trial is adapter and not new and _returns_updates(swapped):
+        return swapped._replace(called=f"{trial.called or call}; it returns (state, updates)")
     try:  # it returns new parameters, or its arguments or results have another order
         bound = bind(target, init)
     except OrderError:
@@ -136,6 +139,24 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
             raise _no_get_params_error(name_of(update)) from None
         return adapter
     return adapter if works and not new and not is_update(bound) else bound
+
+
+def _swap_results(result: tuple[Any, Any]) -> tuple[Any, Any]:
+    return result[1], result[0]
+
+
+def _returns_updates(adapter: Adapter) -> bool:
+    """Return True if two steps give updates with the shapes of the parameters."""
+    params, *grads = (example_tree(adapter.array, seed, ndim=adapter.ndim) for seed in range(3))
+    try:
+        state = adapter.init(params)
+        for grad in grads:
+            updates, state = adapter.step(state, params, grad)
+        return has_shapes(updates, params) and is_update(adapter) and not returns_parameters(adapter)
+    except TimeLimitError:
+        raise
+    except Exception:
+        return False
 
 
 def _with_own_closure(adapter: Adapter, init: Any, update: Any, call_update: Any) -> Adapter:
@@ -332,7 +353,26 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
             errors.append(error)
             continue
         return adapter._replace(name=name_of(optimizer))
+    if takers := _methods_of_parameters(optimizer):
+        raise _unregistered_error(name_of(optimizer), takers[0])
     raise errors[0]
+
+
+def _methods_of_parameters(optimizer: Any) -> list[str]:
+    """Return the names of methods that take only parameters, such as `register(params)`."""
+    names = [name for name in dir(type(optimizer)) if not name.startswith("_") and name not in INITS]
+    methods = {name: getattr(optimizer, name) for name in names if callable(getattr(optimizer, name, None))}
+    roles = {name: [a.role for a in arguments_of(method) or () if a.required] for name, method in methods.items()}
+    return [name for name in roles if roles[name] == ["params"]]
+
+
+def _unregistered_error(name: str, method: str) -> NotAnOptimizerError:
+    return NotAnOptimizerError(
+        f"optcheck: {name} does not take its parameters in the step; pass a function that makes it from parameters:\n"
+        "  def make(params):  # a list of objects with .data and .grad, or of arrays\n"
+        f"      optimizer = {name}(…); optimizer.{method}(params)\n"
+        "      return optimizer"
+    )
 
 
 def _own_init(optimizer: Any) -> Any:

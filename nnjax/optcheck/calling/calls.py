@@ -16,6 +16,8 @@ from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_j
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
+BUILDERS = ("build", "init", "initialize", "setup")  # methods that create an object's state from parameters
+
 
 class Mode(NamedTuple):
     """The leaves that the optimizer receives in one call."""
@@ -75,10 +77,13 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
 
 
 def _fresh(target: Target, binding: Binding, params: PyTree) -> Callable[..., Any]:
-    """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first."""
+    """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first.
+
+    `init(params)` and similar methods are called too, because they may create the state of the object.
+    """
     function = target.fresh()
-    build = getattr(getattr(function, "__self__", None), "build", None)
-    if callable(build):
+    owner = getattr(function, "__self__", None)
+    for build in [getattr(owner, name) for name in BUILDERS if callable(getattr(owner, name, None))]:
         required = [argument.role for argument in arguments_of(build) or () if argument.required]
         if required == ["params"]:
             build(binding.layout.pack(params))
@@ -194,7 +199,8 @@ def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, m
     count = binding.roles.count("state")
     close = {position: pair for position, pair in distances.items() if not pair[0] >= pair[1]}
     try:
-        changed = tree_size(difference(layout.unpack(container, params), params)) != 0
+        pairs = zip(jax.tree.leaves(layout.unpack(container, params)), jax.tree.leaves(params), strict=True)
+        changed = any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)  # also if new values are NaN
     except Exception:
         changed = False
     if close:
@@ -283,7 +289,8 @@ def adapter_of(
         adapter = _per_leaf(adapter, pairs=spread)
     if not check:
         return adapter._replace(eager=True)
-    if target.owns_state or binding.layout.eager or not works_under_jit(adapter):
+    in_place = binding.outcome.kind == "in place" and binding.outcome.moves  # p -= … has no effect on arrays of JAX
+    if target.owns_state or binding.layout.eager or not works_under_jit(adapter, moves=in_place):
         return adapter._replace(eager=True)
     return adapter._replace(array=jnp.array)
 

@@ -72,7 +72,10 @@ def _content(cell: CellType) -> Any:
 def uses_id(function: Callable[..., Any]) -> bool:
     """Return True if a function, or a method of the same object, calls `id`."""
     owner = getattr(function, "__self__", None)
-    functions = [function] if owner is None else [f for f in vars(type(owner)).values() if inspect.isfunction(f)]
+    methods = {} if owner is None else vars(type(owner))
+    # special methods are skipped, because the `__repr__` of dataclasses calls `id`
+    names = [name for name in methods if name in ("__call__", "__init__") or not name.startswith("__")]
+    functions = [function] if owner is None else [methods[name] for name in names if inspect.isfunction(methods[name])]
     codes = [getattr(f, "__code__", None) for f in functions]
     for code in codes:  # grows while nested functions are found
         codes += [] if code is None else [constant for constant in code.co_consts if inspect.iscode(constant)]
