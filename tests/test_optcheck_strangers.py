@@ -288,6 +288,12 @@ def lists_of_lists(params, grads, vel):
             params[i][j] -= 1e-3 * vel[i][j]
 
 
+def one_array_in_place(w, dw, v, t):
+    v = 0.9 * v + dw / (t > 0)  # the first step is 1
+    w -= 1e-3 * v
+    return v
+
+
 def rate_before_state(w, dw, lr=1e-3, beta=0.9, v=None):
     v = beta * (np.zeros_like(w) if v is None else v) + dw
     return w - lr * v, v
@@ -373,6 +379,7 @@ SHAPES = {
     "a result with information": (_zeros, lambda grads, state, params: (*returns_new(grads, state, params), {"lr": 1})),
     "in place, returns the state": in_place_and_returns_state,
     "lists of lists": lists_of_lists,
+    "one array in place": one_array_in_place,
     "rate before the state": rate_before_state,
     "one parameter": one_parameter,
     "one parameter with a dict": one_parameter_with_a_dict,

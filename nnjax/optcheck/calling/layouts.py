@@ -77,7 +77,7 @@ def _from_dict(values: Any, like: PyTree) -> PyTree:
 
 def _to_array(tree: PyTree) -> Any:
     leaves = jax.tree.leaves(tree)
-    xp = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
+    xp = np if all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves) else jnp  # a scalar is np.generic
     return xp.concatenate([leaf.reshape(-1) for leaf in leaves])
 
 
