@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import jax
 import optax
@@ -210,3 +211,28 @@ def test_the_fixture_passes_what_matches_and_shows_what_does_not(optcheck):
         optcheck(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False), allow=["eps-inside"])
         with pytest.raises(AssertionError, match="ε is added inside the root"):
             optcheck(optim.rmsprop(1e-3), optax.rmsprop(1e-3, eps_in_sqrt=False))
+
+
+def test_hparams_reach_classes_with_other_names(mine, tmp_path):
+    (tmp_path / "named.py").write_text(
+        "class Alpha:\n    def __init__(self, alpha):\n        self.alpha = alpha\n"
+        "    def step(self, params, grads):\n        return [p - self.alpha * g for p, g in zip(params, grads)]\n"
+        "class Last:\n    def __init__(self, eta, params):\n        self.eta, self.params = eta, params\n"
+        "    def step(self, grads):\n        for p, g in zip(self.params, grads):\n            p -= self.eta * g\n"
+        "import torch\nclass Eta(torch.optim.Optimizer):\n    def __init__(self, params, eta):\n"
+        "        super().__init__(params, {'eta': eta})\n    def step(self):\n        for group in self.param_groups:\n"
+        "            for p in group['params']:\n                p.data -= group['eta'] * p.grad\n"
+    )
+    for name in ("Alpha", "Last", "Eta"):
+        options = ("--learning-rate", 0.5, "--momentum", 0)  # only the reference takes a momentum
+        assert nnjax("optcheck", f"named.py:{name}", "--against", "optax.sgd", *options).code == 0, name
+    ended = nnjax("optcheck", "named.py:Alpha", "--against", "sgd", "--kind", "torch")
+    assert ended.code == 4
+    assert "needs a class or an instance of torch.optim.Optimizer" in " ".join(ended.err.split())
+
+
+def test_the_time_limit_includes_imports(mine, tmp_path):
+    (tmp_path / "sleeps.py").write_text("import time\ndef step(params, grads):\n    time.sleep(100)\n")
+    start = time.monotonic()
+    assert process("optcheck", "sleeps.py:step", "--against", "sgd", "--seconds", "8").code == 4
+    assert time.monotonic() - start < 8.8

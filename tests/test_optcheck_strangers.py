@@ -1,5 +1,6 @@
 """Optimizers in styles of courses and small frameworks, correct and wrong: the verdicts, and how they are called."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optcheck_runs import difference
 
 from nnjax import optcheck
+from nnjax.optcheck.calling.adapters import adapt
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # wrong rules take roots of negative numbers
 
@@ -231,3 +234,218 @@ def test_the_audit_skips_a_network_with_a_step(tmp_path):
 def test_unknown_roles_in_an_order_are_named():
     with pytest.raises(ValueError, match="unknown order 'gradients'"):
         optcheck.compare(lambda a, b: a, optax.sgd(0.01), order=("params", "gradients"))
+
+
+def momentum(v, g):
+    return jax.tree.map(lambda v, g: 0.9 * v + g, v, g)
+
+
+def descended(p, v):
+    return jax.tree.map(lambda p, v: p - 1e-3 * v, p, v)
+
+
+def returns_new(grads, state, params=None):
+    state = momentum(state, grads)
+    return descended(params, state), state
+
+
+def state_and_updates(grads, state, params=None):
+    state = momentum(state, grads)
+    return state, jax.tree.map(lambda v: -1e-3 * v, state)
+
+
+def with_a_dict():
+    numbers = {"lr": 1e-3}
+
+    def update(grads, state, params=None):
+        state = momentum(state, grads)
+        return jax.tree.map(lambda p, v: p - numbers["lr"] * v, params, state), state
+
+    return _zeros, update
+
+
+def with_state_in_a_dict():
+    stored = {}
+
+    def update(grads, state, params=None):
+        stored["v"] = momentum(stored["v"], grads) if stored else grads
+        return jax.tree.map(lambda v: -1e-3 * v, stored["v"]), state
+
+    return lambda params: (), update
+
+
+def in_place_and_returns_state(params, grads, v):
+    v = [0.9 * a + g for a, g in zip(v, grads, strict=True)]
+    for p, a in zip(params, v, strict=True):
+        p -= 1e-3 * a  # noqa: PLW2901
+    return v
+
+
+def lists_of_lists(params, grads, vel):
+    for i, layer in enumerate(params):
+        for j in range(len(layer)):
+            vel[i][j][...] = 0.9 * vel[i][j] + grads[i][j]
+            params[i][j] -= 1e-3 * vel[i][j]
+
+
+def one_array_in_place(w, dw, v, t):
+    v = 0.9 * v + dw / (t > 0)  # the first step is 1
+    w -= 1e-3 * v
+    return v
+
+
+def rate_before_state(w, dw, lr=1e-3, beta=0.9, v=None):
+    v = beta * (np.zeros_like(w) if v is None else v) + dw
+    return w - lr * v, v
+
+
+def one_parameter(p, lr=1e-3, mom=0.9, grad_avg=None, **others):
+    grad_avg = (0 * p.grad if grad_avg is None else grad_avg) * mom + p.grad
+    p.data -= lr * grad_avg
+    return {"grad_avg": grad_avg}
+
+
+def one_parameter_with_a_dict(p, state):
+    state["b"] = 0.9 * state.get("b", 0.0) + p.grad
+    p.data -= 1e-3 * state["b"]
+
+
+class OfModel:
+    def __init__(self, model):
+        self.model, self.v = model, None
+
+    def step(self):
+        params, grads = self.model.parameters(), self.model.gradients()
+        self.v = self.v or [np.zeros_like(p) for p in params]
+        for p, v, g in zip(params, self.v, grads, strict=True):
+            v[...] = 0.9 * v + g
+            p[...] = p - 1e-3 * v
+
+
+class OfBoth:
+    def __init__(self, params, grads):
+        self.params, self.grads, self.v = params, grads, [np.zeros_like(p) for p in params]
+
+    def step(self):
+        for p, v, g in zip(self.params, self.v, self.grads, strict=True):
+            v[...] = 0.9 * v + g
+            p[...] = p - 1e-3 * v
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    params: dict
+    v: dict | None = None
+
+    def apply_gradients(self, grads):
+        v = grads if self.v is None else momentum(self.v, grads)
+        return dataclasses.replace(self, params=descended(self.params, v), v=v)
+
+
+@dataclasses.dataclass
+class OfFields:
+    velocity: dict = dataclasses.field(default_factory=dict)
+
+    def minimize_step(self, weights, gradients):
+        self.velocity = momentum(self.velocity or jax.tree.map(np.zeros_like, weights), gradients)
+        return descended(weights, self.velocity)
+
+
+class Initialised:
+    def init(self, params):
+        self.v = jax.tree.map(np.zeros_like, params)
+
+    def step(self, params, grads):
+        self.v = momentum(self.v, grads)
+        return descended(params, self.v)
+
+
+class Assigns:
+    def __init__(self):
+        self.v = {}
+
+    def apply_gradients(self, grads_and_vars):
+        for i, (g, x) in enumerate(grads_and_vars):
+            self.v[i] = 0.9 * self.v.get(i, 0.0) + g
+            x.assign_sub(1e-3 * self.v[i])
+
+
+SHAPES = {
+    "new parameters": (_zeros, returns_new),
+    "state and updates": (_zeros, state_and_updates),
+    "a dict in the closure": with_a_dict(),
+    "state in the closure": with_state_in_a_dict(),
+    "parameters by keyword": (_zeros, lambda grads, state, *, params: returns_new(grads, state, params)),
+    "a result with information": (_zeros, lambda grads, state, params: (*returns_new(grads, state, params), {"lr": 1})),
+    "in place, returns the state": in_place_and_returns_state,
+    "lists of lists": lists_of_lists,
+    "one array in place": one_array_in_place,
+    "rate before the state": rate_before_state,
+    "one parameter": one_parameter,
+    "one parameter with a dict": one_parameter_with_a_dict,
+    "a model with methods": OfModel,
+    "parameters and gradients": OfBoth,
+    "frozen dataclass": Frozen,
+    "dataclass": OfFields,
+    "init sets attributes": Initialised(),
+    "assigns": Assigns(),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_correct_momentum_of_any_shape_matches(name):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert difference(SHAPES[name], optax.sgd(1e-3, 0.9)) is None
+
+
+def average_grad(p, mom, grad_avg=None, **others):
+    return {"grad_avg": (0 * p.grad if grad_avg is None else grad_avg) * mom + p.grad}
+
+
+def follows_the_lines(p, state):
+    state.update(average_grad(p, mom=0.9, **state))
+    p.data -= 1e-3 * state["grad_avg"]
+
+
+def holds_parameters(params):
+    return {"params": params, "v": _zeros(params)}
+
+
+class Registers:
+    def register(self, params):
+        self.params = params
+
+    def step(self):
+        for p in self.params:
+            p.data -= 1e-3 * p.grad
+
+
+REFUSED = {
+    "statistics": (average_grad, r"def step\(p, state\)"),
+    "transformation": (optax.GradientTransformation(_zeros, returns_new), r"pair = \(optimizer\.init"),
+    "no get_params": ((holds_parameters, lambda state, grads: state["missing"]), r"def get_params\(state\)"),
+    "registers": (Registers(), r"optimizer\.register\(params\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_shapes_are_refused_with_code(name):
+    optimizer, code = REFUSED[name]
+    with pytest.raises(optcheck.NotAnOptimizerError, match=code):
+        adapt(optimizer)
+
+
+def test_the_code_of_a_refusal_matches_if_it_is_followed():
+    def make(params):
+        optimizer = Registers()
+        optimizer.register(params)
+        return optimizer
+
+    assert difference(follows_the_lines, optax.sgd(1e-3, 0.9)) is None
+    assert difference(make, optax.sgd(1e-3)) is None
+
+
+@pytest.mark.parametrize("kind", ["optax", "pair", "triple", "torch"])
+def test_a_wrong_kind_says_what_it_needs(kind):
+    with pytest.raises(optcheck.NotAnOptimizerError, match=f"kind='{kind}' needs .*, got the function lion"):
+        adapt(lion, kind)

@@ -72,7 +72,7 @@ def optcheck_command(
         int,
         typer.Option(help="Maximum number of update rules to fit in the search for the cause; in audits, 300 at most."),
     ] = 1200,
-    seconds: Annotated[float, typer.Option(help="Time limit of the comparison in seconds.")] = 900,
+    seconds: Annotated[float, typer.Option(help="Time limit of the command in seconds, including its imports.")] = 900,
     memory: Annotated[float, typer.Option(help="Memory limit of the process (address space) in GiB.")] = 16,
 ) -> None:
     """Compare the updates of an optimizer with those of a reference, and name the cause if they differ.

@@ -16,6 +16,7 @@ from typing import Any
 from nnjax.cli import options as o
 
 CANNOT_RUN = 4  # exit code
+EXIT_SECONDS = 0.1  # time to remove the temporary files and to exit
 MAX_FITS_IN_AUDIT = 300  # for each optimizer
 # the fits are too small to benefit from several threads
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -26,12 +27,13 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
 
     Args:
       request: the request for `answer`, without its deadline.
-      seconds: time limit in seconds, after which the process is killed.
+      seconds: time limit in seconds, counted from the start of the command, after which the process is killed.
     """
-    end = time.monotonic() + seconds
+    left = max(seconds - seconds_since_start() - EXIT_SECONDS, 0.0)
+    end = time.monotonic() + left
     with tempfile.TemporaryDirectory(prefix="nnjax-optcheck-") as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log")
-        Path(folder, "request.json").write_text(json.dumps(request | {"end": time.time() + seconds}), encoding="utf-8")
+        Path(folder, "request.json").write_text(json.dumps(request | {"end": time.time() + left}), encoding="utf-8")
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
@@ -59,6 +61,23 @@ def run(request: dict[str, Any], seconds: float) -> dict[str, Any]:
             return {"error": "\n  ".join([f"the process ended with {how} before the comparison was complete", *last])}
         content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return content
+
+
+def seconds_since_start() -> float:
+    """Return the time since this process started if it runs the command alone, else 0.
+
+    The imports of the command take seconds, which count towards its time limit.
+    """
+    from nnjax.cli import main as command
+
+    if getattr(sys.modules.get("__main__"), "main", None) is not command:
+        return 0.0  # another program, such as pytest, calls the command
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds since the machine started
+        return max(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 0.0)
+    except (OSError, ValueError, AttributeError, IndexError):  # not Linux
+        return time.process_time()  # of the CPU, a lower bound
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -102,21 +121,27 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(candidate: Any, against: str, hparams: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Compare two optimizers. If the candidate takes none of the hyper-parameters, pass them to the reference only.
+    """Compare two optimizers. Hyper-parameters that the candidate does not take are passed to the reference only.
 
-    A function that is not an optimizer is called as a factory, by default with the learning rate 1e-3.
+    A function that is not an optimizer is called as a factory. If a candidate needs a learning rate and none is given,
+    it is 1e-3.
     """
     from nnjax.optcheck import NotAnOptimizerError, compare
-    from nnjax.optcheck.calling.factories import build, takes_hparams
+    from nnjax.optcheck.calling.factories import build, needs_rate, taken_hparams, with_hparams
     from nnjax.optcheck.calling.kinds import kind_of
 
-    if hparams and takes_hparams(candidate, hparams):
-        return compare(candidate, against, hparams=hparams, **options)
+    if taken := taken_hparams(candidate, hparams):
+        rest = {name: value for name, value in hparams.items() if name not in taken}
+        reference = with_hparams(against, hparams, rest) if rest else against
+        return compare(candidate, reference, hparams=taken, **options)
     try:
+        is_factory = needs_rate(candidate) and not hparams
         kind_of(candidate)
     except NotAnOptimizerError:
         if not callable(candidate):
             raise
+        is_factory = True
+    if is_factory:
         return compare(candidate, against, hparams=hparams or {"learning_rate": 1e-3}, **options)
     return compare(candidate, build(against, hparams or None), **options)
 

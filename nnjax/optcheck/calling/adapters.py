@@ -6,19 +6,23 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nnjax import checks
-from nnjax.optcheck.calling.adapter import Adapter, difference
-from nnjax.optcheck.calling.binding import bind
+from nnjax.optcheck.calling.adapter import Adapter, difference, example_tree
+from nnjax.optcheck.calling.binding import bind, reads_grad
 from nnjax.optcheck.calling.calls import Target
+from nnjax.optcheck.calling.hidden_state import copies, has_closure_state
 from nnjax.optcheck.calling.holders import factory_of, hold
 from nnjax.optcheck.calling.kinds import (
     KINDS,
     NotAnOptimizerError,
     OrderError,
     StructureError,
+    check_kind,
     describe,
     is_torch,
     kind_of,
@@ -32,7 +36,8 @@ from nnjax.optcheck.calling.loops import drive
 from nnjax.optcheck.calling.names import arguments_of
 from nnjax.optcheck.calling.objective import VALUE, gradient, objective
 from nnjax.optcheck.calling.tree_layouts import in_first_layout
-from nnjax.optcheck.calling.verdicts import is_update
+from nnjax.optcheck.calling.verdicts import has_shapes, is_update, repeats, returns_parameters, takes_steps
+from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
 ROLES = ("params", "grads", "state", "count", "leaf", "pairs", "objective", "gradient", "value", "hessian")
@@ -64,10 +69,7 @@ def adapt(
     for role in order or ():
         checks.one_of("optcheck", "order", role.partition(" ")[0], ROLES)
     kind = kind or kind_of(optimizer)
-    count = {"pair": 2, "triple": 3}.get(kind)
-    has_methods = kind == "triple" and hasattr(optimizer, "get_params")
-    if count and not has_methods and not (isinstance(optimizer, tuple) and len(optimizer) == count):
-        raise NotAnOptimizerError(f"optcheck: kind={kind!r} needs {count} functions, got {describe(optimizer)}")
+    check_kind(optimizer, kind)
     adapters: dict[str, Callable[[], Adapter]] = {
         "optax": lambda: _optax(optimizer, kind, order),
         "pair": lambda: _optax(optimizer, kind, order),
@@ -92,37 +94,126 @@ def _optax(optimizer: Any, kind: str, order: tuple[str, ...] | None) -> Adapter:
     required = [argument for argument in arguments or () if argument.required]
     names = [argument.role for argument in arguments or ()]
     target = Target(name_of(update), lambda: update, owns_state=False)
-    if order or len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
+    by_keyword = any(argument.keyword for argument in required)
+    if order or by_keyword or len(required) > 3 or (arguments and names[0] == "params" and "grads" in names):
         return bind(target, init, order)
 
     takes_params = arguments is None or len(arguments) >= 3
 
-    def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+    def call_update(update: Any, grads: PyTree, state: Any, params: PyTree) -> tuple[PyTree, Any]:
         if isinstance(optimizer, optax.GradientTransformationExtraArgs):
             result = _update_with_value(update, grads, state, params)
         else:
             result = update(grads, state, params) if takes_params else update(grads, state)
         return _two(result, "(updates, state)")
 
+    def step(state: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        return call_update(update, grads, state, params)
+
     call = f"{name_of(update)}(grads, state{', params' if takes_params else ''})"
-    adapter = Adapter(name_of(update), kind, init, step)
-    if not _has_cache(update):  # a trial would fill it, and hide what the contract checks
-        adapter = in_first_layout(adapter, call)
-    usual = bool(names) and names[0] == "grads" and required[2:] == []  # parameters are optional: it returns updates
-    if isinstance(optimizer, optax.GradientTransformation) or usual or _has_cache(update) or is_update(adapter):
+    adapter = trial = Adapter(name_of(update), kind, init, step)
+    if has_closure_state(update):
+        trial = in_first_layout(_with_own_closure(adapter, init, update, call_update), call)
+        target = Target(name_of(update), lambda: copies(update)[0], owns_state=True)
+        if trial.called or not repeats(_on_one_copy(adapter, init, update, call_update)):
+            called = f"{trial.called or call}; each run uses a copy of its closure"
+            adapter = trial = trial._replace(called=called)
+    else:
+        adapter = trial = in_first_layout(adapter, call)
+    if isinstance(optimizer, optax.GradientTransformation):
+        if _is_own(update) and returns_parameters(trial):
+            raise _new_parameters_error(name_of(update))
         return adapter
-    try:  # it returns new parameters, or its arguments have another order
-        return bind(target, init)
+    works, new = takes_steps(trial), returns_parameters(trial)
+    if works and not new and is_update(trial):
+        return adapter
+    swapped = trial._replace(step=lambda *inputs: _swap_results(trial.step(*inputs)))
+    if trial is adapter and not new and _returns_updates(swapped):
+        return swapped._replace(called=f"{trial.called or call}; it returns (state, updates)")
+    try:  # it returns new parameters, or its arguments or results have another order
+        bound = bind(target, init)
     except OrderError:
         raise
     except NotAnOptimizerError:
+        if _state_holds_parameters(init):
+            raise _no_get_params_error(name_of(update)) from None
         return adapter
+    return adapter if works and not new and not is_update(bound) else bound
 
 
-def _has_cache(function: Callable[..., Any]) -> bool:
-    """Return True if a function has a dict, list or set in its closure."""
-    cells = getattr(function, "__closure__", None) or ()
-    return any(isinstance(cell.cell_contents, (dict, list, set)) for cell in cells)
+def _swap_results(result: tuple[Any, Any]) -> tuple[Any, Any]:
+    return result[1], result[0]
+
+
+def _returns_updates(adapter: Adapter) -> bool:
+    """Return True if two steps give updates with the shapes of the parameters."""
+    params, *grads = (example_tree(adapter.array, seed, ndim=adapter.ndim) for seed in range(3))
+    try:
+        state = adapter.init(params)
+        for grad in grads:
+            updates, state = adapter.step(state, params, grad)
+        return has_shapes(updates, params) and is_update(adapter) and not returns_parameters(adapter)
+    except TimeLimitError:
+        raise
+    except Exception:
+        return False
+
+
+def _with_own_closure(adapter: Adapter, init: Any, update: Any, call_update: Any) -> Adapter:
+    """Return an adapter whose runs use copies of both functions, because their closure may contain state."""
+
+    def start(params: PyTree) -> Any:
+        new_init, new_update = copies(init, update)
+        return new_update, new_init(params)
+
+    def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
+        updates, state = call_update(carry[0], grads, carry[1], params)
+        return updates, (carry[0], state)
+
+    return adapter._replace(kind="object", init=start, step=step, eager=True)
+
+
+def _on_one_copy(adapter: Adapter, init: Any, update: Any, call_update: Any) -> Adapter:
+    """Return an adapter whose runs share one copy of both functions, to see if runs influence each other."""
+    new_init, new_update = copies(init, update)
+    return adapter._replace(
+        init=new_init, step=lambda state, params, grads: call_update(new_update, grads, state, params)
+    )
+
+
+def _is_own(function: Any) -> bool:
+    """Return True unless a function is from optax or nnjax, whose transformations return updates."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] not in ("optax", "nnjax")
+
+
+def _new_parameters_error(name: str) -> NotAnOptimizerError:
+    return NotAnOptimizerError(
+        f"optcheck: {name} returns new parameters, but optax adds what an optax.GradientTransformation returns to the "
+        "parameters; return updates, or pass a pair:\n"
+        "  pair = (optimizer.init, optimizer.update)  # may return new parameters\n"
+        "  optcheck.compare(pair, …)"
+    )
+
+
+def _state_holds_parameters(init: Any) -> bool:
+    """Return True if all parameters are in the state that `init` returns."""
+    params = example_tree(jnp.array, 0)
+    try:
+        leaves = jax.tree.leaves(init(params))
+    except TimeLimitError:
+        raise
+    except Exception:
+        return False
+    return all(any(np.array_equal(leaf, p) for leaf in leaves) for p in jax.tree.leaves(params))
+
+
+def _no_get_params_error(name: str) -> NotAnOptimizerError:
+    return NotAnOptimizerError(
+        f"optcheck: the state of {name} contains the parameters; pass a third function that returns them:\n"
+        "  def get_params(state):\n"
+        "      return state.params  # or state[0], …\n"
+        "  optcheck.compare((init, update, get_params), …)"
+    )
 
 
 def _update_with_value(update: Any, grads: PyTree, state: Any, params: PyTree) -> Any:
@@ -148,8 +239,8 @@ def _holder(function: Any) -> Adapter:
             raise
         try:
             return bind(Target(name_of(function), lambda: function, owns_state=False))
-        except NotAnOptimizerError:
-            raise error from None
+        except NotAnOptimizerError as of_function:
+            raise (of_function if reads_grad(function) else error) from None
 
 
 def _torch(optimizer: Any) -> Adapter:
@@ -166,11 +257,17 @@ def _triple(triple: Any) -> Adapter:
     """Adapt a triple as in jax.example_libraries, or an object with these methods. The state holds the parameters."""
     is_tuple = isinstance(triple, tuple) and not hasattr(triple, "get_params")
     init, update, get_params = triple if is_tuple else (triple.init, triple.update, triple.get_params)
-    counts = len(arguments_of(update) or ()) != 2
+    known = [argument.role for argument in arguments_of(update) or ()]
+    counts = len(known) != 2
+    roles = known if known.count("grads") == 1 and len(known) in (2, 3) else ["count", "grads", "state"][not counts :]
+    roles = [role if role in ("count", "grads") else "state" for role in roles]
+    if sorted(roles) not in (["count", "grads", "state"], ["grads", "state"]):
+        roles = ["count", "grads", "state"][not counts :]
 
     def step(carry: Any, params: PyTree, grads: PyTree) -> tuple[PyTree, Any]:
         count, state = carry
-        new_state = update(count, grads, state) if counts else update(grads, state)
+        values = {"count": count, "grads": grads, "state": state}
+        new_state = update(*(values[role] for role in roles))
         return difference(get_params(new_state), get_params(state)), (count + 1, new_state)
 
     name = name_of(update if is_tuple else triple)
@@ -181,7 +278,7 @@ def _triple(triple: Any) -> Adapter:
         step=step,
         params_of=lambda carry: get_params(carry[1]),
     )
-    return in_first_layout(adapter, f"{name}({'t, ' if counts else ''}grads, state)")
+    return in_first_layout(adapter, f"{name}({', '.join(roles).replace('count', 't')})")
 
 
 def _function(function: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
@@ -208,10 +305,22 @@ def _loop(function: Any) -> Adapter:
 def _factory(factory: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
     """Call a function without required arguments, and adapt the optimizer or closure that it returns."""
     product = factory()
+    if inspect.isgenerator(product):
+        raise _no_parameters_error(name_of(factory))
     if callable(product) and not methods_of(product)[:-1] and not isinstance(product, type):
         name = name_of(factory)
         return bind(Target(name, factory, owns_state=True), init, order)
     return adapt(product, None, init, order)._replace(name=name_of(factory))
+
+
+def _no_parameters_error(name: str) -> NotAnOptimizerError:
+    return NotAnOptimizerError(
+        f"optcheck: {name} is a generator function without an argument for the parameters; if it yields updates, pass\n"
+        "  def optimizer(params):  # yields new parameters, and receives gradients\n"
+        f"      steps = {name}(); next(steps)\n"
+        "      while True:\n"
+        "          params = params + steps.send((yield params))"
+    )
 
 
 def _method(method: Any, init: Callable[..., Any] | str | None, order: tuple[str, ...] | None) -> Adapter:
@@ -244,7 +353,26 @@ def _object(optimizer: Any, init: Callable[..., Any] | str | None, order: tuple[
             errors.append(error)
             continue
         return adapter._replace(name=name_of(optimizer))
+    if takers := _methods_of_parameters(optimizer):
+        raise _unregistered_error(name_of(optimizer), takers[0])
     raise errors[0]
+
+
+def _methods_of_parameters(optimizer: Any) -> list[str]:
+    """Return the names of methods that take only parameters, such as `register(params)`."""
+    names = [name for name in dir(type(optimizer)) if not name.startswith("_") and name not in INITS]
+    methods = {name: getattr(optimizer, name) for name in names if callable(getattr(optimizer, name, None))}
+    roles = {name: [a.role for a in arguments_of(method) or () if a.required] for name, method in methods.items()}
+    return [name for name in roles if roles[name] == ["params"]]
+
+
+def _unregistered_error(name: str, method: str) -> NotAnOptimizerError:
+    return NotAnOptimizerError(
+        f"optcheck: {name} does not take its parameters in the step; pass a function that makes it from parameters:\n"
+        "  def make(params):  # a list of objects with .data and .grad, or of arrays\n"
+        f"      optimizer = {name}(…); optimizer.{method}(params)\n"
+        "      return optimizer"
+    )
 
 
 def _own_init(optimizer: Any) -> Any:

@@ -1,5 +1,6 @@
 """Bind the arguments of functions and methods by their names, then by trial calls."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.calling.calls import Binding, Mode, Outcome, Target, adapter_of
 from nnjax.optcheck.calling.hidden_state import hidden_state_error, keeps_state, lost_state_error, uses_id
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, OrderError, missing_numbers_error
-from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, TREE, Layout
+from nnjax.optcheck.calling.layouts import HOLDING, LAYOUTS, ONE_HOLDING, TREE, Layout
 from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 from nnjax.optcheck.calling.starts import first_start
 from nnjax.optcheck.calling.verdicts import depends_on_gradients, is_finite, trial_verdict
@@ -53,24 +54,24 @@ def bind(target: Target, init: Callable[..., Any] | str | None = None, order: tu
                     if target.owns_state and not good[0].outcome.keeps and uses_id(target.fresh()):
                         raise lost_state_error(target.name)
                     return adapter_of(target, good[0], array, mode)
-                if attempts and fallback is None:
+                still = layout in ONE_HOLDING and not any(binding.outcome.moves for binding, _ in attempts)
+                if attempts and fallback is None and not still:  # still: a part of an optimizer, without its statistics
                     fallback = adapter_of(target, attempts[0][0], array, mode)
     if fallback is not None:
         return fallback
-    raise _refusal(target.name, arguments, errors)
+    raise _refusal(target, arguments, errors)
 
 
 def _layouts(arguments: list[Argument], mode: Mode) -> tuple[Layout, ...]:
     """Return the layouts to try. If no argument can be the gradients, the parameters must hold them."""
-    if mode.per_leaf:
-        return (TREE,)
     if _spread(arguments):
-        return ()
+        return (TREE,) if mode.per_leaf else ()
+    separate, holding = ((TREE,), ONE_HOLDING) if mode.per_leaf else (LAYOUTS, HOLDING)
     roles = [argument.role for argument in arguments]
     could_be_grads = roles.count("grads") + 2 * roles.count("pairs") + roles.count("") + 2 * _has_objective(roles)
     if could_be_grads > ("params" not in roles):
-        return LAYOUTS
-    return (*HOLDING, *LAYOUTS) if "grads" in roles else HOLDING  # functions that return updates may need no parameters
+        return separate if {"grads", "pairs"} & set(roles) else (*separate, *holding)
+    return (*holding, *separate) if "grads" in roles else holding  # functions that return updates need no parameters
 
 
 def _bindings(
@@ -193,17 +194,36 @@ def _ask_for_order(name: str, bindings: list[Binding]) -> None:
     )
 
 
-def _refusal(name: str, arguments: list[Argument], errors: list[Exception]) -> Exception:
+def _refusal(target: Target, arguments: list[Argument], errors: list[Exception]) -> Exception:
     """Return the candidate's own exception, or an error with code that adapts the candidate."""
+    name = target.name
     own = next((error for error in errors if not isinstance(error, STRUCTURAL)), None)
     if own is not None and len({type(error) for error in errors}) == 1:
         return own
     reason = f" ({type(errors[0]).__name__}: {(str(errors[0]).splitlines() or [''])[0]})" if errors else ""
-    error = NotAnOptimizerError(
-        f"optcheck: found no way to call {signature_text(name, arguments)} on gradients alone{reason}; adapt it:\n"
+    has_state = any(argument.role == "state" for argument in arguments)
+    start = "; pass init=, a function from parameters to the first state, or adapt it" if has_state else "; adapt it"
+    lines = (
         "  def step(params, grads, state):  # params and grads are pytrees; state is None at the first step\n"
         f"      new_params = ...             # call {name} here\n"
         "      return new_params, state"
     )
+    if reads_grad(target.fresh()):
+        start = "; adapt it to one parameter at a time"
+        lines = (
+            "  def step(p, state):  # p has .data and .grad; state is a dict for each p, empty at the first step\n"
+            f"      state.update({name}(p, …, **state))  # if it returns statistics\n"
+            "      p.data -= ...    # the update of p"
+        )
+    error = NotAnOptimizerError(
+        f"optcheck: found no way to call {signature_text(name, arguments)} on gradients alone{reason}{start}:\n{lines}"
+    )
     error.__cause__ = errors[0] if errors else None
     return error
+
+
+def reads_grad(function: Callable[..., Any]) -> bool:
+    """Return True if a function reads the attribute `grad` of its parameters, and has no argument for gradients."""
+    function = function.func if isinstance(function, functools.partial) else function
+    roles = [argument.role for argument in arguments_of(function) or ()]
+    return "grad" in getattr(getattr(function, "__code__", None), "co_names", ()) and "grads" not in roles

@@ -16,6 +16,8 @@ from nnjax.optcheck.calling.verdicts import has_shapes, tree_size, works_under_j
 from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
+BUILDERS = ("build", "init", "initialize", "setup")  # methods that create an object's state from parameters
+
 
 class Mode(NamedTuple):
     """The leaves that the optimizer receives in one call."""
@@ -37,7 +39,8 @@ class Outcome(NamedTuple):
 
     kind: str  # "params", "updates", or "in place"
     position: int | None = None  # index of parameters or updates in a returned tuple; None if there is no such tuple
-    memory: tuple[int, ...] = ()  # indices of the new states in a returned tuple; () if states are changed in place
+    # indices or names of the new states in the result, or None for the whole result; () if they are changed in place
+    memory: tuple[int | str | None, ...] = ()
     moves: bool = True  # False if the updates of the trial steps are all zero
     keeps: bool = False  # True if callers keep their arrays, so that `id(array)` identifies them at every step
 
@@ -58,11 +61,11 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
     """Take two steps with example inputs, and return the outcome of the first call."""
     params, grads, other = (_example(binding, mode, array, seed) for seed in range(3))
     params = jax.tree.map(lambda leaf: SCALE * leaf, params)
-    function, memory = _fresh(target, binding, params), binding.start(params)
+    memory, function = binding.start(params), _fresh(target, binding, params)  # init may write into a closure
     container = _container(binding.layout, params, grads)
     with np.errstate(all="ignore"):
         result = _call(function, binding, container, params, grads, memory, 0)
-        outcome = _outcome_of(result, container, binding, params, grads)
+        outcome = _outcome_of(result, container, binding, params, memory)
         if outcome.kind == "updates":
             outcome = _without_gradients(target, binding, params, grads) or outcome
         first, memory = _read(result, container, binding._replace(outcome=outcome), params, memory)
@@ -74,10 +77,13 @@ def try_binding(target: Target, binding: Binding, array: Callable[..., Any], mod
 
 
 def _fresh(target: Target, binding: Binding, params: PyTree) -> Callable[..., Any]:
-    """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first."""
+    """Return the function; if it is a method of an object with `build(variables)`, as in Keras, call that first.
+
+    `init(params)` and similar methods are called too, because they may create the state of the object.
+    """
     function = target.fresh()
-    build = getattr(getattr(function, "__self__", None), "build", None)
-    if callable(build):
+    owner = getattr(function, "__self__", None)
+    for build in [getattr(owner, name) for name in BUILDERS if callable(getattr(owner, name, None))]:
         required = [argument.role for argument in arguments_of(build) or () if argument.required]
         if required == ["params"]:
             build(binding.layout.pack(params))
@@ -92,8 +98,9 @@ def _without_gradients(target: Target, binding: Binding, params: PyTree, grads: 
     zeros = jax.tree.map(lambda leaf: 0 * leaf, grads)
     container = _container(binding.layout, params, zeros)
     try:
-        result = _call(_fresh(target, binding, params), binding, container, params, zeros, binding.start(params), 0)
-        outcome = _outcome_of(result, container, binding, params, zeros)
+        memory, function = binding.start(params), _fresh(target, binding, params)
+        result = _call(function, binding, container, params, zeros, memory, 0)
+        outcome = _outcome_of(result, container, binding, params, memory)
     except TimeLimitError:
         raise
     except Exception:
@@ -171,7 +178,7 @@ def _call(
         return function(*values, **keywords)
 
 
-def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, grads: PyTree) -> Outcome:
+def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, memory: tuple[Any, ...]) -> Outcome:
     """Find the new parameters, which are close to the old ones, or the updates in a result, or changes in place."""
     layout, spread = binding.layout, any(role.startswith("params ") for role in binding.roles)
     parts: list[tuple[int | None, Any]] = [(None, result)]
@@ -192,21 +199,44 @@ def _outcome_of(result: Any, container: Any, binding: Binding, params: PyTree, g
     count = binding.roles.count("state")
     close = {position: pair for position, pair in distances.items() if not pair[0] >= pair[1]}
     try:
-        changed = tree_size(difference(layout.unpack(container, params), params)) != 0
+        pairs = zip(jax.tree.leaves(layout.unpack(container, params)), jax.tree.leaves(params), strict=True)
+        changed = any(np.any(np.asarray(a) != np.asarray(b)) for a, b in pairs)  # also if new values are NaN
     except Exception:
         changed = False
     if close:
         position, kind = min(close, key=lambda position: close[position][0]), "params"
     elif changed or (result is None and not distances):
-        places = range(len(result)) if isinstance(result, tuple) else ()
-        return Outcome("in place", None, tuple(places)[:count], keeps=True)
+        return Outcome("in place", None, _returned_states(result, container, binding, memory), keeps=True)
     elif distances:
         position, kind = next(iter(distances)), "updates"
     else:
         raise StructureError(describe(result), "new parameters with the same structure as the old ones")
     rest = [place for place, _ in parts if place is not None and place != position]
-    memory = tuple(rest[:count]) if len(rest) >= count else ()
-    return Outcome(kind, position, memory, keeps=changed or kind == "updates")
+    places = tuple(rest[:count]) if len(rest) >= count else ()
+    return Outcome(kind, position, places, keeps=changed or kind == "updates")
+
+
+def _returned_states(
+    result: Any, container: Any, binding: Binding, memory: tuple[Any, ...]
+) -> tuple[int | str | None, ...]:
+    """Return the positions of the new states in the result of a function that changes its parameters in place."""
+    pairs = zip(binding.arguments, binding.roles, strict=False)
+    names = [argument.name for argument, role in pairs if role == "state"]
+    if isinstance(result, dict) and names and set(names) <= set(result):
+        return tuple(names)
+    if isinstance(result, tuple) and not (len(names) == 1 and _like(result, memory[0])):
+        return tuple(range(len(result)))[: len(names)]
+    is_state = len(names) == 1 and result is not container and result is not memory[0]
+    return (None,) if is_state and (memory[0] is None or _like(result, memory[0])) and _has_arrays(result) else ()
+
+
+def _like(value: Any, other: Any) -> bool:
+    """Return True if two values are trees with the same structure."""
+    return str(jax.tree.structure(value)) == str(jax.tree.structure(other))
+
+
+def _has_arrays(value: Any) -> bool:
+    return any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
 
 
 def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory: Any) -> tuple[PyTree, Any]:
@@ -222,7 +252,8 @@ def _read(result: Any, container: Any, binding: Binding, params: PyTree, memory:
     tree = layout.unpack(part, params)
     if str(jax.tree.structure(tree)) != str(jax.tree.structure(params)):
         raise StructureError(describe(tree), "new parameters with the same structure as the old ones")
-    memory = tuple(result[place] for place in outcome.memory) if outcome.memory else memory
+    if outcome.memory:
+        memory = tuple(result if place is None else result[place] for place in outcome.memory)
     return (tree if outcome.kind == "updates" else difference(tree, params)), memory
 
 
@@ -258,7 +289,8 @@ def adapter_of(
         adapter = _per_leaf(adapter, pairs=spread)
     if not check:
         return adapter._replace(eager=True)
-    if target.owns_state or binding.layout.eager or not works_under_jit(adapter):
+    in_place = binding.outcome.kind == "in place" and binding.outcome.moves  # p -= … has no effect on arrays of JAX
+    if target.owns_state or binding.layout.eager or not works_under_jit(adapter, moves=in_place):
         return adapter._replace(eager=True)
     return adapter._replace(array=jnp.array)
 

@@ -11,10 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax.optcheck.calling.adapter import Adapter
+from nnjax.optcheck.calling.adapter import Adapter, example_tree
 from nnjax.optcheck.calling.adapters import adapt
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError, is_torch
-from nnjax.optcheck.calling.names import arguments_of, rename
+from nnjax.optcheck.calling.names import SYNONYMS, arguments_of, rename
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.trace.gradient_script import GradientScript
@@ -119,26 +119,58 @@ def build_with_schedule(
         return None
 
 
-def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter:
-    """Return an adapter that sets the learning rate of all groups before each step, as PyTorch's schedulers do."""
+def _with_torch_schedule(adapter: Adapter, rates: np.ndarray) -> Adapter | None:
+    """Return an adapter that sets the learning rate of all groups before each step, as PyTorch's schedulers do.
+
+    Return None if the groups have no learning rate, or have it under an unusual name.
+    """
+    groups = adapter.init(example_tree(np.array, 0, ndim=adapter.ndim))[0].param_groups
+    name = next((name for name in SYNONYMS[0] if name in groups[0]), None)
+    if name is None:
+        return None
 
     def step(carry: Any, params: Any, grads: Any) -> Any:
         state, k = carry
         for group in state[0].param_groups:
-            group["lr"] = float(rates[k])
+            group[name] = float(rates[k])
         updates, state = adapter.step(state, params, grads)
         return updates, (state, k + 1)
 
     return adapter._replace(init=lambda params: (adapter.init(params), 0), step=step)
 
 
-def takes_hparams(candidate: Any, hparams: Mapping[str, Any]) -> bool:
-    """Return True if a class or function has an argument for at least one of the hyper-parameters."""
+def taken_hparams(candidate: Any, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters for which a class or function has arguments."""
     function = candidate.func if isinstance(candidate, functools.partial) else candidate
     if not (inspect.isfunction(function) or inspect.isclass(function)):
-        return False
+        return {}
     names = _names_of(candidate)
-    return any(name in names for name in [*rename(dict(hparams), names), *(["betas"] if "b1" in hparams else [])])
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(candidate).parameters.values()):
+        takes_rate = rename({"learning_rate": 0}, names).keys() <= set(names)
+        return dict(hparams) if takes_rate else {}  # such as f(lr, **options)
+    betas = {"b1", "b2"} if "betas" in names else set()
+    return {name: value for name, value in hparams.items() if name in betas or _renamed(name, names) in names}
+
+
+def with_hparams(reference: Any, hparams: Mapping[str, Any], rest: Mapping[str, Any]) -> Any:
+    """Return a reference with some hyper-parameters bound, so that it needs only the others.
+
+    Args:
+      reference: an optimizer, a factory or a name; see `nnjax.optcheck.compare`.
+      hparams: all hyper-parameters.
+      rest: those to bind.
+    """
+    factory = resolve(reference) if isinstance(reference, str) else reference
+    if isinstance(factory, Formula):
+        return _with_hparams(factory, hparams)
+    return functools.partial(factory, **_arguments(factory, rest))
+
+
+def needs_rate(candidate: Any) -> bool:
+    """Return True if the only required hyper-parameter of an optimizer or class is its learning rate."""
+    required = [argument for argument in arguments_of(candidate) or () if argument.required]
+    numbers = [argument.name for argument in required if argument.role == "number"]
+    return len(numbers) == 1 and numbers[0] in SYNONYMS[0]
 
 
 def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
@@ -146,21 +178,50 @@ def _call(factory: Any, hparams: Mapping[str, Any]) -> Any:
         raise NotAnOptimizerError(
             f"optcheck: hparams= needs a function that makes an optimizer, got {type(factory).__name__}; omit hparams="
         )
-    names = _names_of(factory)
-    arguments = dict(hparams)
-    if "betas" in names and {"b1", "b2"} & arguments.keys():
-        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
-    arguments = rename(arguments, names)
+    arguments = _arguments(factory, hparams)
     roles = {argument.role for argument in arguments_of(factory) or () if argument.required}
-    if is_torch(factory) or roles & {"grads", "pairs", "params", "layers"}:
-        return functools.partial(factory, **arguments)
+    makes_partial = is_torch(factory) or roles & {"grads", "pairs", "params", "layers"}
     try:
-        return factory(**arguments)
+        if makes_partial:
+            _check_names(factory, arguments)
+            return functools.partial(factory, **arguments)
+        first = [arguments.pop(name) for name in _positional_only(factory) if name in arguments]
+        return factory(*first, **arguments)
     except TypeError as error:
         raise NotAnOptimizerError(
             f"optcheck: {getattr(factory, '__name__', factory)} cannot be called with {', '.join(arguments)}: {error}; "
             f"its arguments are {inspect.signature(factory)}"
         ) from error
+
+
+def _check_names(factory: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise TypeError if a function or class does not take these arguments."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # it has no signature
+        return
+    signature.bind_partial(**arguments)
+
+
+def _positional_only(factory: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # it has no signature
+        return []
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+
+
+def _arguments(factory: Any, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters under the names of a factory's arguments."""
+    names = _names_of(factory)
+    arguments = dict(hparams)
+    if "betas" in names and {"b1", "b2"} & arguments.keys():
+        arguments["betas"] = (arguments.pop("b1", 0.9), arguments.pop("b2", 0.999))
+    return rename(arguments, names)
+
+
+def _renamed(name: str, names: list[str]) -> str:
+    return next(iter(rename({name: 0}, names)))
 
 
 def _names_of(factory: Callable[..., Any]) -> list[str]:

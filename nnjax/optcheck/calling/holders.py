@@ -1,5 +1,6 @@
 """Adapt optimizers that store their parameters: PyTorch's, flax's TrainState, and classes that take parameters."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -41,14 +42,42 @@ def hold(factory: Callable[[Any], Any], name: str) -> Adapter:
       NotAnOptimizerError: if the optimizer does not change its parameters in any of the layouts.
     """
     errors: list[Exception] = []
+    factory = _of_model(factory)
+    partial: Adapter | None = None
     containers = [TENSORS] if is_torch(factory) else [*CONTAINERS[1:], TENSORS]
     for ndim in (0, 1, 2):
         for layout in containers:
             for array in (np.array, jnp.array):
                 adapter = _try(factory, name, layout, array, ndim, errors)
-                if adapter is not None:
+                if adapter is not None and _moves_all(adapter):
                     return adapter
+                partial = partial or adapter
+    if partial is not None:
+        return partial
     raise _refusal(factory, name, errors)
+
+
+def _of_model(factory: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return the factory. If it is a class that takes parameters and gradients, take both from a model."""
+    required = [argument for argument in arguments_of(factory) or () if argument.required]
+    if len(required) == 1 and required[0].keyword:  # such as partial(SGD, lr=…) of SGD(lr, params)
+        return lambda params: factory(**{required[0].name: params})
+    if {argument.role for argument in required} != {"params", "grads"}:
+        return factory
+
+    def make(model: Any) -> Any:
+        values = {"params": model.params, "grads": model.grads}
+        return factory(**{argument.name: values[argument.role] for argument in required})
+
+    return make
+
+
+def _moves_all(adapter: Adapter) -> bool:
+    """Return True if the first update is nonzero in all leaves. Otherwise, another layout may fit better."""
+    params, grads = (example_tree(adapter.array, seed, ndim=adapter.ndim) for seed in range(2))
+    with np.errstate(all="ignore"):
+        updates, _ = adapter.step(adapter.init(params), params, grads)
+    return all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates))
 
 
 def _try(
@@ -113,7 +142,7 @@ def _adapter(
             result = None  # a step with a closure returns the loss
         else:
             result = _call(instance, method, container, layout, grads, pack_grads)
-        if place.copies:
+        if place.copies or (type(result) is type(instance) and not isinstance(result, (list, dict))):
             instance = result
         if place.path:
             new = place.layout.unpack(_read(instance, place.path), params)
@@ -177,6 +206,7 @@ def _place(instance: Any, layout: Layout, container: Any, params: PyTree) -> Pla
 def _attributes(instance: Any, depth: int, path: tuple[str, ...] = ()) -> Any:
     """Yield the paths and values of an object's attributes, recursively up to a depth."""
     names = list(getattr(instance, "__dict__", {})) or list(getattr(instance, "__dataclass_fields__", {}))
+    names = names or list(getattr(instance, "_fields", ()))  # of a named tuple
     for name in names:
         value = getattr(instance, name, None)
         yield (*path, name), value
@@ -192,8 +222,16 @@ def _write(instance: Any, place: Place, value: Any) -> Any:
     """Set the parameters, in a new object if the object is immutable, and return the object."""
     if place.copies:
         return instance.replace(**{place.path[0]: value})
+    if len(place.path) == 1 and _is_frozen(instance):
+        return dataclasses.replace(instance, **{place.path[0]: value})
+    if len(place.path) == 1 and hasattr(instance, "_replace"):  # a named tuple
+        return instance._replace(**{place.path[0]: value})
     setattr(_read(instance, place.path[:-1]), place.path[-1], value)
     return instance
+
+
+def _is_frozen(instance: Any) -> bool:
+    return bool(getattr(getattr(instance, "__dataclass_params__", None), "frozen", False))
 
 
 def _attach(layout: Layout, container: Any, params: PyTree, grads: PyTree) -> None:

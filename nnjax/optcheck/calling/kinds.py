@@ -9,7 +9,10 @@ from nnjax.optcheck.calling.names import Argument, arguments_of, signature_text
 KINDS = ("optax", "pair", "triple", "step", "object", "torch", "holder", "loop")
 METHODS = (
     *("step", "update", "apply_gradients", "apply_grads", "apply_grad", "update_params", "update_parameters"),
-    *("get_update", "get_updates", "compute_update", "compute_step", "optimize", "apply", "__call__"),
+    *("get_update", "get_updates", "compute_update", "compute_step", "optimize", "apply", "apply_update"),
+    *("apply_updates", "update_weights", "update_model", "optimizer_step", "gradient_step", "minimize_step"),
+    *("perform_update", "calculate_update", "take_step", "make_step", "do_step", "train_step", "descend", "minimize"),
+    "__call__",
 )
 
 
@@ -59,6 +62,11 @@ def kind_of(optimizer: Any) -> str:
         return _kind_of_callable(optimizer, name)
     if methods_of(optimizer):
         return "object"
+    if takers := _methods_with_gradients(optimizer):
+        raise NotAnOptimizerError(
+            f"optcheck: {type(optimizer).__name__} has no method with a usual name; pass its method that takes a "
+            f"step:\n  optimizer = {type(optimizer).__name__}(…)\n  optcheck.compare(optimizer.{takers[0]}, …)"
+        )
     raise NotAnOptimizerError(
         f"optcheck: {type(optimizer).__name__} is not an optimizer; expected an optax.GradientTransformation, "
         "(init, update), (init, update, get_params), step(params, grads, state), an object with step(params, grads), "
@@ -76,7 +84,9 @@ def _kind_of_callable(function: Any, name: str) -> str:
     roles = [argument.role for argument in required]
     if not arguments or (isinstance(function, type) and not required):
         return "factory"
-    if roles in (["params"], ["layers"]):
+    holds_both = isinstance(function, type) and set(roles) == {"params", "grads"}
+    is_maker = name.endswith("<lambda>") and roles == [""] == [argument.role for argument in arguments]
+    if roles in (["params"], ["layers"]) or holds_both or is_maker:  # is_maker: such as lambda q: torch.optim.Adam(q)
         return "loop" if inspect.isgeneratorfunction(function) else "holder"
     if inspect.isgeneratorfunction(function) and "number" not in roles:
         return "loop"
@@ -93,6 +103,48 @@ def _kind_of_callable(function: Any, name: str) -> str:
             "call it, or pass hparams="
         )
     return "step"
+
+
+EXPECTED = {  # the optimizers of each kind, for messages
+    "optax": "an optax.GradientTransformation, or an object with init and update",
+    "pair": "2 functions, (init, update)",
+    "triple": "3 functions, (init, update, get_params)",
+    "step": "a function step(params, grads, state)",
+    "object": "an object with a method such as step(params, grads)",
+    "torch": "a class or an instance of torch.optim.Optimizer",
+    "holder": "a class or a function that makes an optimizer from parameters",
+    "loop": "a function loop(grad, x0, …) that runs all steps, or a generator function",
+}
+
+
+def check_kind(optimizer: Any, kind: str) -> None:
+    """Raise NotAnOptimizerError if an optimizer cannot be of a kind, one of `KINDS`."""
+    is_class = isinstance(optimizer, type)
+    has_methods = hasattr(optimizer, "init") and hasattr(optimizer, "update") and not is_class
+    is_tuple = isinstance(optimizer, tuple) and all(map(callable, optimizer))
+    possible = {
+        "optax": has_methods,
+        "pair": is_tuple and len(optimizer) == 2,
+        "triple": (is_tuple and len(optimizer) == 3) or (has_methods and hasattr(optimizer, "get_params")),
+        "step": callable(optimizer) and not is_class,
+        "object": not is_class and (inspect.ismethod(optimizer) or bool(methods_of(optimizer))),
+        "torch": is_torch(optimizer) or is_torch(type(optimizer)),
+        "holder": callable(optimizer),
+        "loop": callable(optimizer) and not is_class,
+    }
+    if possible.get(kind, True):
+        return
+    got = describe(optimizer) if isinstance(optimizer, tuple) else f"{_article(optimizer)} {name_of(optimizer)}"
+    raise NotAnOptimizerError(
+        f"optcheck: kind={kind!r} needs {EXPECTED[kind]}, got {got}; omit the kind, so that it is detected"
+    )
+
+
+def _article(optimizer: Any) -> str:
+    """Return the noun for an object in messages, such as "the class"."""
+    if isinstance(optimizer, type):
+        return "the class"
+    return "the function" if inspect.isroutine(optimizer) else "an object of"
 
 
 def missing_numbers_error(name: str, required: list[Argument]) -> NotAnOptimizerError:
@@ -122,6 +174,18 @@ def is_instance(function: Any) -> bool:
 def methods_of(optimizer: Any) -> list[str]:
     """Return the names of the methods that could take a step."""
     return [name for name in METHODS if callable(getattr(optimizer, name, None))]
+
+
+def _methods_with_gradients(optimizer: Any) -> list[str]:
+    """Return the names of all methods that take gradients."""
+    names = [name for name in dir(type(optimizer)) if not name.startswith("_")]
+    methods = {name: getattr(optimizer, name, None) for name in names}
+    callables = {name: method for name, method in methods.items() if callable(method)}
+    return [
+        name
+        for name, method in callables.items()
+        if {"grads", "pairs"} & {argument.role for argument in arguments_of(method) or ()}
+    ]
 
 
 def name_of(optimizer: Any) -> str:

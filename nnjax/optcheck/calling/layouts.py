@@ -28,6 +28,26 @@ class Layout(NamedTuple):
     eager: bool = False  # True if the layout does not work under jit
 
 
+class Assignable(np.ndarray):
+    """An array with the methods of Keras's variables."""
+
+    def assign(self, value: Any) -> None:
+        """Write new values."""
+        self[...] = value
+
+    def assign_add(self, value: Any) -> None:
+        """Add to the values."""
+        self[...] = self + value
+
+    def assign_sub(self, value: Any) -> None:
+        """Subtract from the values."""
+        self[...] = self - value
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy as a plain array."""
+        return np.array(self)
+
+
 class Parameters(list[Any]):
     """A list of parameters with a method `parameters`, like a PyTorch model."""
 
@@ -57,7 +77,7 @@ def _from_dict(values: Any, like: PyTree) -> PyTree:
 
 def _to_array(tree: PyTree) -> Any:
     leaves = jax.tree.leaves(tree)
-    xp = np if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp
+    xp = np if all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves) else jnp  # a scalar is np.generic
     return xp.concatenate([leaf.reshape(-1) for leaf in leaves])
 
 
@@ -82,6 +102,14 @@ def _to_pairs(tree: PyTree) -> list[tuple[Any, Any]]:
     leaves = jax.tree.leaves(tree)
     # copies, because repeated leaves must not share memory
     return [(leaves[i].copy(), leaves[j].copy()) for i, j in layer_pairs(tree)]
+
+
+def _to_lists(tree: PyTree) -> list[list[Any]]:
+    return [list(pair) for pair in _to_pairs(tree)]
+
+
+def _to_assignable(tree: PyTree) -> list[Any]:
+    return [np.array(leaf).view(Assignable) for leaf in jax.tree.leaves(tree)]
 
 
 def from_pairs(values: Any, like: PyTree) -> PyTree:
@@ -183,6 +211,7 @@ TREE = Layout("", lambda tree: tree, lambda values, like: values, lambda tree: t
 DICT = Layout("a flat dict", _paths, _from_dict, _paths)
 LIST = Layout("a list", jax.tree.leaves, lambda values, like: _with_leaves(like, list(values)), jax.tree.leaves)
 PAIRS = Layout("a list of pairs [(w, b), …]", _to_pairs, from_pairs, _to_pairs)
+LISTS = Layout("a list of lists [[w, b], …]", _to_lists, from_pairs, _to_lists)
 LAYERS = Layout("{layer: {W, b}}", _to_layers, _from_layers, _to_layers)
 NUMBERED = Layout(
     "{W1, b1, …} with gradients {dW1, db1, …}", *_named_pairs("W{k}", "b{k}"), _named_pairs("dW{k}", "db{k}")[0]
@@ -196,8 +225,31 @@ VARIABLES = Layout(
     _attach_to_variables,
     eager=True,
 )
+VARIABLE = Layout(  # for functions that take one parameter at a time
+    "an object with .data and .grad",
+    lambda leaf: Variable(np.array(leaf)),
+    lambda value, like: np.asarray(value.data),
+    lambda leaf: leaf,
+    lambda variable, p, g: _attach_to_variables([variable], p, g),
+    eager=True,
+)
+ASSIGNABLE = Layout(
+    "a list of arrays with .assign",
+    _to_assignable,
+    lambda values, like: _with_leaves(like, [np.array(value) for value in values]),
+    jax.tree.leaves,
+    eager=True,
+)
 TENSORS = Layout(
     "a list of PyTorch parameters", _to_tensors, _from_tensors, _to_tensors, _attach_to_tensors, eager=True
+)
+TENSOR = Layout(
+    "a PyTorch parameter",
+    lambda leaf: _to_tensors(leaf)[0],
+    lambda tensor, like: tensor.detach().numpy().copy(),
+    lambda leaf: _to_tensors(leaf)[0],
+    lambda tensor, p, g: _attach_to_tensors([tensor], p, g),
+    eager=True,
 )
 MODULE = Layout("an nnx.Module", _to_module, _from_module, _module_grads, _attach_to_module, eager=True)
 PLAIN_TENSORS = Layout(
@@ -208,5 +260,6 @@ PLAIN_TENSORS = Layout(
     attach=lambda *_: None,
     eager=True,
 )
-LAYOUTS = (TREE, DICT, LIST, PAIRS, LAYERS, NUMBERED, ARRAY, PLAIN_TENSORS)
+LAYOUTS = (TREE, DICT, LIST, PAIRS, LISTS, LAYERS, NUMBERED, ARRAY, ASSIGNABLE, PLAIN_TENSORS)
 HOLDING = (VARIABLES, TENSORS)  # parameters that hold their gradients
+ONE_HOLDING = (VARIABLE, TENSOR)  # one parameter that holds its gradient

@@ -27,6 +27,29 @@ class LayeredModel(list[Any]):
         return self
 
 
+class MethodModel:
+    """A model whose methods return the lists of its parameters and gradients."""
+
+    def __init__(self, params: list[np.ndarray], grads: list[np.ndarray]) -> None:
+        self.arrays = (params, grads)
+
+    def parameters(self) -> list[np.ndarray]:
+        """Return the list of parameters."""
+        return self.arrays[0]
+
+    def gradients(self) -> list[np.ndarray]:
+        """Return the list of gradients."""
+        return self.arrays[1]
+
+    def parameters_and_gradients(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return a list of pairs (parameter, gradient)."""
+        return list(zip(*self.arrays, strict=True))
+
+    params = get_params = get_parameters = parameters
+    grads = get_grads = get_gradients = gradients
+    params_and_grads = parameters_and_gradients
+
+
 def _named(tree: PyTree) -> dict[Any, np.ndarray]:
     return {checks.path_name(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -59,6 +82,24 @@ def _model(params: str, grads: str, collect: Callable[[PyTree], Any]) -> Layout:
 
     kind = "dicts" if collect is _named else "lists"
     return Layout(f"a model with the {kind} {params} and {grads}", pack, unpack, collect, attach, eager=True)
+
+
+def _with_methods() -> Layout:
+    """Return the layout of a model whose methods return lists of parameters and gradients."""
+
+    def attach(model: MethodModel, new: PyTree, new_grads: PyTree) -> None:
+        for values, tree in zip(model.arrays, (new, new_grads), strict=True):
+            for i, leaf in enumerate(jax.tree.leaves(tree)):
+                _write(values, i, np.array(leaf))
+
+    return Layout(
+        "a model with the methods parameters() and gradients()",
+        lambda tree: MethodModel(_listed(tree), _listed(jax.tree.map(np.zeros_like, tree))),
+        lambda model, like: jax.tree.unflatten(jax.tree.structure(like), [np.array(leaf) for leaf in model.arrays[0]]),
+        _listed,
+        attach,
+        eager=True,
+    )
 
 
 def _write(values: Any, key: Any, new: np.ndarray) -> None:
@@ -94,5 +135,6 @@ def _layered(attributes: tuple[str, str, str, str]) -> Layout:
 
 MODELS = (
     *(_model(*names, collect) for collect in (_named, _listed) for names in NAMES),
+    _with_methods(),
     *(_layered(attributes) for attributes in ATTRIBUTES),
 )

@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 PARAMS = (
     *("params", "parameters", "param", "parameter", "p", "theta", "w", "weights", "weight", "x", "xs", "model", "net"),
     *("variables", "vars", "var", "values", "x0", "x_init", "policy", "parameter_list", "trainables"),
-    *("trainable_variables", "var_list", "trainable_params", "trainable_weights"),
+    *("trainable_variables", "var_list", "trainable_params", "trainable_weights", "named_params", "named_parameters"),
+    *(
+        "model_params",
+        "model_parameters",
+        "net_params",
+        "network_params",
+        "init_params",
+        "initial_params",
+        "old_params",
+    ),
+    *("params_dict", "param_dict", "params_list", "flat_params", "all_params", "thetas", "ws"),
+    "param_list",
 )
 GRADS = (
     *("grads", "gradients", "grad", "gradient", "g", "gs", "dw", "updates", "derivatives", "globalg", "grad_wrt_w"),
@@ -46,6 +57,13 @@ SYNONYMS = (  # names of the same hyper-parameter in different libraries; the fi
 )
 
 
+AVERAGES = ("avg", "average", "ema", "mean", "sum", "accum", "buffer", "history", "prev", "old", "sq", "sqr")
+BOUNDS = ("clip", "clipping", "norm", "max", "scale", "threshold", "bound")
+COUNTERS = ("t", "step", "i", "it", "iter", "iteration", "time", "time_step", "timestep", "count")  # with defaults
+BUFFERS = (  # names of optional arguments that are states if there are several
+    *("m", "v", "s", "u", "r", "b", "h", "z", "mt", "vt", "m_t", "v_t", "vel", "mom", "avg", "acc", "accumulator"),
+    *("exp_avg", "exp_avg_sq", "square_avg", "m1", "m2", "first_moment", "second_moment", "prev_grad"),
+)
 MOMENTS = ("momentum", "velocity", "cache")  # names of required arguments that are a state if there is no other
 
 
@@ -61,6 +79,11 @@ class Argument(NamedTuple):
 def role_of(name: str) -> str:
     """Return the role that a name suggests, or "" if it suggests none."""
     name = name.lower().strip("_")
+    words = name.split("_")
+    if name not in GRADS and name.startswith(("grad", "sqr")) and set(AVERAGES) & set(words):
+        return "state"  # such as grad_avg, the average of the gradients in fastai
+    if len(words) > 1 and words[0] in ("grad", "gradient") and words[1] in BOUNDS:
+        return "number"  # such as grad_clip
     roles = {"params": PARAMS, "grads": GRADS, "state": STATE, "count": COUNT, "leaf": LEAF, "pairs": PAIRS}
     roles |= {"loss": LOSS, "objective": OBJECTIVE, "gradient": GRADIENT, "value": VALUE, "number": NUMBERS}
     roles |= {"hessian": HESSIAN}
@@ -79,14 +102,16 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
     """Return the arguments of a function that need values, or None if its signature does not list them.
 
     Arguments with defaults are omitted, because they are hyper-parameters. Exceptions are arguments with the default
-    None whose names suggest a state, gradients or parameters. If no argument can be the state, a single unknown name
-    with the default None is the state, as in `step(w, dw, cfg=None)`.
+    None whose names suggest a state, gradients or parameters, and counters such as t=1. If no argument can be the
+    state, a single unknown name with the default None is the state, as in `step(w, dw, cfg=None)`, or several such
+    names in `BUFFERS`.
     """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return None
     arguments, unknown = [], []
+    skipped = False  # after an omitted argument, values must be passed by keyword
     for p in parameters:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             if p.kind is p.VAR_POSITIONAL:
@@ -94,15 +119,22 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
             continue
         required, keyword = p.default is p.empty, p.kind is p.KEYWORD_ONLY
         role = role_of(p.name)
-        if required or (role in ("state", "grads", "params") and not keyword and p.default is None):
-            arguments.append(Argument(p.name, role, required, keyword))
+        counts = p.name in COUNTERS and type(p.default) is int and p.default in (0, 1)
+        if required or counts or (role in ("state", "grads", "params") and not keyword and p.default is None):
+            arguments.append(Argument(p.name, role, required, keyword or skipped))
         elif role == "" and p.default is None and not keyword:
-            unknown.append(Argument(p.name, "state", required, keyword))
+            unknown.append(Argument(p.name, "state", required, keyword or skipped))
+            skipped = True
+        else:
+            skipped = True
     roles = [argument.role for argument in arguments]
     if {"params", "grads"} <= set(roles) and not {"state", ""} & set(roles):
         arguments = [a._replace(role="state") if a.name in MOMENTS else a for a in arguments]
     has_state = any(argument.role in ("state", "") for argument in arguments)
-    return arguments + (unknown if len(unknown) == 1 and not has_state and len(arguments) > 1 else [])
+    if len(unknown) > 1:
+        unknown = [argument for argument in unknown if argument.name in BUFFERS]
+    add = bool(unknown) and not has_state and sum(argument.required for argument in arguments) > 1
+    return arguments + (unknown if add else [])
 
 
 def signature_text(name: str, arguments: list[Argument] | None) -> str:

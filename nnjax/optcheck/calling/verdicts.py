@@ -69,6 +69,50 @@ def is_update(adapter: Adapter) -> bool:
     return not distance < 0.5 * tree_size(updates)
 
 
+def returns_parameters(adapter: Adapter) -> bool:
+    """Return True if the updates are near the parameters, so that they are new parameters.
+
+    Zero gradients are tried too, because the first step of a wrong rule may be larger than the parameters. Errors are
+    reported by the comparison.
+    """
+    params = jax.tree.map(lambda leaf: SCALE * leaf, example_tree(adapter.array, 0, ndim=adapter.ndim))
+    grads = example_tree(adapter.array, 1, ndim=adapter.ndim)
+    for scale in (1, 0):
+        scaled = jax.tree.map(lambda leaf: scale * leaf, grads)  # noqa: B023
+        try:
+            with np.errstate(all="ignore"):
+                updates, _ = adapter.step(adapter.init(params), params, scaled)
+            near = tree_size(difference(updates, params)) < 0.5 * tree_size(updates)
+        except TimeLimitError:
+            raise
+        except Exception:
+            return False
+        if near and has_shapes(updates, params):
+            return True
+    return False
+
+
+def repeats(adapter: Adapter) -> bool:
+    """Return True if equal inputs give equal updates in two runs, or if the optimizer fails."""
+    try:
+        return _equal(_first_updates(adapter, (0, 1)), _first_updates(adapter, (0, 1)))
+    except TimeLimitError:
+        raise
+    except Exception:
+        return True
+
+
+def takes_steps(adapter: Adapter) -> bool:
+    """Return True if two steps with random inputs raise no exception."""
+    try:
+        _first_updates(adapter, (0, 1))
+    except TimeLimitError:
+        raise
+    except Exception:
+        return False
+    return True
+
+
 def depends_on_gradients(adapter: Adapter) -> bool:
     """Return True if different gradients change the first update more than different parameters do."""
     first, grads, params = (_first_updates(adapter, seeds)[0] for seeds in ((0, 1), (0, 2), (3, 1)))
@@ -80,8 +124,8 @@ def is_finite(adapter: Adapter) -> bool:
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(_first_updates(adapter, (0, 1))))
 
 
-def works_under_jit(adapter: Adapter) -> bool:
-    """Return True if two steps under jit give the same updates as two eager steps."""
+def works_under_jit(adapter: Adapter, *, moves: bool = False) -> bool:
+    """Return True if two steps under jit give the same updates as two eager steps, not all zero if `moves`."""
 
     def run(step: Any) -> list[PyTree]:
         params, *grads = (example_tree(jnp.array, seed, ndim=adapter.ndim) for seed in range(3))
@@ -97,6 +141,8 @@ def works_under_jit(adapter: Adapter) -> bool:
     except TimeLimitError:
         raise
     except Exception:
+        return False
+    if moves and not any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(jitted)):
         return False
     pairs = zip(jax.tree.leaves(jitted), jax.tree.leaves(eager), strict=True)
     return all(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs)
