@@ -50,9 +50,9 @@ def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
     if known.size == 0:
         return Factor(0.0)
     for rates in (tuple(betas), (*betas, *USUAL)):
-        if (factor := _formula(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+        if (factor := _formula(t, known, list(shapes_of(t, dict.fromkeys(rates))))) is not None:
             return factor
-        if (factor := _limited(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+        if (factor := _limited(t, known, list(shapes_of(t, dict.fromkeys(rates))))) is not None:
             return factor
     sign = -1.0 if (known <= 0).all() and known.any() else 1.0
     return Factor(sign, (_listed(t, sign * known + 0.0),))
@@ -190,7 +190,7 @@ def total(parts: Sequence[str]) -> str:
     return text
 
 
-def _shapes(t: np.ndarray, betas: Iterable[float]) -> Iterator[Shape]:
+def shapes_of(t: np.ndarray, betas: Iterable[float]) -> Iterator[Shape]:
     """Yield functions of t with their factors above and below the fraction bar, simplest first."""
     corrections = []
     for b, (power, (above, below)), shift in itertools.product([b for b in betas if 0 < b < 1], POWERS.items(), (0, 1)):

@@ -19,6 +19,8 @@ OUTSIDE = f"√D {EPS}"  # the term of a squared equation if ε is added outside
 TINY = 1e-200  # instead of 0 under a root
 EPSILONS = (1e-6, 1e-8, 1e-7, 1e-10, 1e-4, 1e-5, 1e-3, 1e-12)  # usual ε that are added to an array in the numerator
 
+CLIP, TANH = "clip", "tanh"
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,6 +38,14 @@ class Leaf(NamedTuple):
     rates: tuple[float, ...] = ()  # decay rates of stored arrays
 
 
+class Outer(NamedTuple):
+    """A function of a sum: y = scale · f(sum) - decay · θ, or clip(sum, ±scale) - decay · θ."""
+
+    function: str
+    scale: float
+    decay: float = 0.0
+
+
 class Terms(NamedTuple):
     """The terms of an equation y D = Σ coefficient · term, as arrays (steps, elements)."""
 
@@ -47,10 +57,13 @@ class Terms(NamedTuple):
     form: str = ""
     """ "max" or "min" instead of a sum; SQUARED if y², D and the terms are squares, with "-" in front if y is -√(…)."""
     square: np.ndarray | None = None  # v, if D is √(v + ε) with an unknown ε at each step
+    outer: Outer | None = None  # a function of the sum
 
     def same_as(self, other: "Terms") -> bool:
         """Return True if two equations have the same terms."""
-        own, others = ((some.denominator, some.form, some.square is None, {*some.values}) for some in (self, other))
+        own, others = (
+            (some.denominator, some.form, some.square is None, {*some.values}, some.outer) for some in (self, other)
+        )
         return own == others
 
     def at_step(self, step: int) -> "Terms":
@@ -144,6 +157,19 @@ def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
     own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params), f"sign({name})": np.sign(leaf.before[name])}
     return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
+
+
+def statistics(leaf: Leaf) -> Arrays:
+    """Return norms and means of the arrays of a leaf at each step (steps,), by their texts."""
+    arrays = {"g": leaf.grads, "θ": leaf.params, "u": leaf.updates, **leaf.after}
+    arrays |= {f"{name}_old": values for name, values in leaf.before.items()}
+    result = {"‖all g‖": leaf.norms, "mean(g)": leaf.grads.mean(1)}
+    with np.errstate(all="ignore"):
+        for name, values in arrays.items():
+            result |= {f"‖{name}‖": np.sqrt((values**2).sum(1)), f"rms({name})": np.sqrt((values**2).mean(1))}
+            result |= {f"‖{name}‖₁": np.abs(values).sum(1), f"‖{name}‖∞": np.abs(values).max(1)}
+        ratios = {f"‖θ‖/‖{name}‖": result["‖θ‖"] / result[f"‖{name}‖"] for name in arrays if name != "θ"}
+    return result | ratios
 
 
 def ones(leaf: Leaf) -> np.ndarray:
@@ -335,7 +361,7 @@ def _sign(term: str) -> str:
 
 def names_in(expression: str) -> set[str]:
     """Return the names of the arrays in an expression."""
-    for mark in "√()²|":
+    for mark in "√()²|‖₁∞/":
         expression = expression.replace(mark, " ")
     return {word.removesuffix("_old") for word in expression.replace("sign", " ").split()}
 
