@@ -199,9 +199,11 @@ def _with_leaf_factors(readings: list[_Reading], betas: tuple[float, ...]) -> li
     def with_factors(equations: Sequence[Equations], leaves: Sequence[Leaf]) -> list[dict[str, Equation | None]]:
         result = [dict(some) for some in equations]
         for name in equations[0]:
-            column = [equation for some in equations if (equation := some.get(name)) is not None]
+            column: Sequence[Equation] = [equation for some in equations if (equation := some.get(name)) is not None]
             if len(column) == len(equations):
-                for some, equation in zip(result, with_leaf_factors(column, leaves, betas), strict=True):
+                with np.errstate(all="ignore"):
+                    column = with_leaf_factors(column, leaves, betas)
+                for some, equation in zip(result, column, strict=True):
                     some[name] = equation
         return result
 

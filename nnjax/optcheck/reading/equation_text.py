@@ -44,6 +44,7 @@ def _outer_text(name: str, equation: Equation, outer: Outer, betas: tuple[float,
         columns = {label: x if label in (EPS, INSIDE) else -x for label, x in equation.coefficients.items()}
         equation = equation._replace(coefficients=columns)
     inner = equation_text("", equation._replace(terms=equation.terms._replace(outer=None)), betas)
+    inner = inner[1:-1] if inner.startswith("(") and inner.count("(") == 1 and inner.endswith(")") else inner
     clip = outer.function == CLIP
     value = f"clip({inner}, ±{outer.scale:g})" if clip else product(Factor(outer.scale), f"{outer.function}({inner})")
     decay = [product(Factor(-outer.decay), UPDATE)] if outer.decay else []

@@ -44,7 +44,11 @@ def with_leaf_factors(
     Equations are returned unchanged if they have different terms or the same coefficients, or if no formula is found.
     """
     first, *others = equations
-    if not others or first.terms.form in ("max", "min") or not all(first.terms.same_as(other.terms) for other in others):
+    if (
+        not others
+        or first.terms.form in ("max", "min")
+        or not all(first.terms.same_as(other.terms) for other in others)
+    ):
         return equations
     for term in [*first.coefficients]:
         is_term = term in first.terms.values and EPS not in term
@@ -85,7 +89,8 @@ def _factors(
     if known.sum() < LEAST:
         return None
     tables = [statistics(leaf) for leaf in leaves]
-    sizes = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    common = [name for name in tables[0] if all(name in table for table in tables)]
+    sizes = {name: np.concatenate([table[name] for table in tables]) for name in common}
     sizes = {name: size for name, size in sizes.items() if np.isfinite(size).all() and (size[known] != 0).all()}
     found = []
     for shape, _, _ in shapes_of(t, betas):

@@ -59,9 +59,11 @@ def read_equations(
 
     def of_function(name: str, passes: Sequence[Arrays]) -> Equation | None:
         for outer, inner in inner_leaves(leaf, None if name == UPDATE else name):
-            inputs = [{text: np.where(inner.params == 0, 0.0, g) for text, g in some.items()} for some in passes]
+            *inputs, mixed = (
+                {text: np.where(inner.params == 0, 0.0, x) for text, x in some.items()} for some in (*passes, mixtures)
+            )
             if name == UPDATE:
-                attempts = attempts_for_update(inner, inputs, {})
+                attempts = attempts_for_update(inner, inputs, mixed)
             else:
                 attempts = attempts_for_array(name, inner, {"g": inner.grads}, {})
             if (equation := first_exact(attempts)) is not None:

@@ -10,14 +10,16 @@ import numpy as np
 
 from nnjax.optcheck.reading.finite_values import leaf_without
 from nnjax.optcheck.reading.linear_equations import Equation
-from nnjax.optcheck.reading.terms import CLIP, PROBE, TANH, Leaf, Outer
+from nnjax.optcheck.reading.terms import CLIP, TANH, Leaf, Outer
 
 LEAST = 8  # smallest number of elements of the same size
 SAME = 1e-9  # largest relative difference of equal sizes
 STEEP = 0.99  # larger values of tanh are not inverted, because rounding would grow
 BATCH = 1000  # pairs of elements that are compared at once
-PAIR = 1e-7  # largest relative difference of sizes with the decay that follows from a pair
-SCATTER = 1e-7  # smallest relative standard deviation of the parameters from which a weight decay follows
+PAIR = 1e-11  # largest relative difference of sizes with the decay that follows from a pair
+SCATTER = 1e-7  # smallest difference of two parameters from which a weight decay follows
+SMALL = 1e-3  # sizes with a smaller share of the largest update are those of decay alone
+STEPS = (8, 3, 5, 14, 20)  # the steps that are tried
 
 
 def inner_leaves(leaf: Leaf, name: str | None) -> Iterator[tuple[Outer, Leaf]]:
@@ -28,12 +30,14 @@ def inner_leaves(leaf: Leaf, name: str | None) -> Iterator[tuple[Outer, Leaf]]:
       name: the stored array; None for the update.
     """
     y = leaf.updates if name is None else leaf.after[name]
-    bounds = [_common_size(y, leaf.rounding if name is None else 0.0 * y)]
+    rounding = leaf.rounding if name is None else 0.0 * y
+    bounds = [_common_size(y, rounding)]
     bounds += [_common_size_with_decay(leaf)] if name is None and bounds[0] is None else []
     for bound in bounds:
         if bound is not None:
             scale, decay = bound
             values = y + decay * leaf.params
+            values = np.where(np.abs(values) <= rounding, 0.0, values)
             shares = np.abs(values) / scale
             yield Outer(CLIP, scale, decay), _with_values(leaf_without(leaf, shares >= 1 - SAME), name, values)
             if name is None:
@@ -66,7 +70,12 @@ def _common_size_with_decay(leaf: Leaf) -> tuple[float, float] | None:
 
     Each pair of elements implies a c and a w for equal signs, and for different signs.
     """
-    step = min(PROBE, len(leaf.updates) - 1)
+    found = (_at_step(leaf, step) for step in STEPS if step < len(leaf.updates))
+    return next((some for some in found if some is not None), None)
+
+
+def _at_step(leaf: Leaf, step: int) -> tuple[float, float] | None:
+    """Return c and w that follow from the elements of one step, or None."""
     u, p, rounding = leaf.updates[step], leaf.params[step], leaf.rounding[step]
     used = np.flatnonzero((p != 0) & (u != 0))
     if len(used) <= LEAST:
@@ -79,7 +88,7 @@ def _common_size_with_decay(leaf: Leaf) -> tuple[float, float] | None:
         with np.errstate(all="ignore"):
             w = (sign * u[j] - u[i]) / (p[i] - sign * p[j])
         c = np.abs(u[i] + w * p[i])
-        certain = np.isfinite(w) & (np.abs(p[i] - sign * p[j]) > SCATTER) & (c > SAME * np.abs(w * p[i]))
+        certain = np.isfinite(w) & (np.abs(p[i] - sign * p[j]) > SCATTER) & (c > SMALL * np.abs(u).max())
         for pairs in np.array_split(np.flatnonzero(certain), 1 + certain.sum() // BATCH):
             sizes = np.abs(u + w[pairs, None] * p)
             near = np.abs(sizes - c[pairs, None]) <= PAIR * c[pairs, None] + 20 * rounding
@@ -87,7 +96,7 @@ def _common_size_with_decay(leaf: Leaf) -> tuple[float, float] | None:
             if counts.size and counts.max() > most:
                 best_pair = counts.argmax()
                 most, best = int(counts[best_pair]), _refined(u, p, near[best_pair], w[pairs[best_pair]])
-    c, w = (float(f"{value:.6g}") for value in best)
+    c, w = (float(f"{value:.5g}") for value in best)
     return (c, w) if most >= LEAST and c > 0 and w != 0 else None
 
 
