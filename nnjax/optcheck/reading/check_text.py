@@ -12,7 +12,8 @@ EXACT = 1e-6  # largest error of a text, relative to the sizes of its terms
 ROUNDED = 1e-4  # the same if it contains a number that is printed with the largest number of digits
 DIGITS = 5  # numbers with as many significant digits may be rounded
 TOKENS = re.compile(
-    r"\s*(‖[^‖]+‖[₁∞]?|(?:rms|mean)\([^()]+\)|\d+(?:\.\d+)?(?:e[+-]?\d+)?|from t =|[A-Za-zθḡπ]+(?:_max)?(?:_old)?|ᵗ⁺¹|[ᵗ²³√()\[\],…±+*/-])"
+    r"\s*(‖[^‖]+‖[₁∞]?|(?:rms|mean)\([^()]+\)|\d+(?:\.\d+)?(?:e[+-]?\d+)?|from t =|"
+    r"[A-Za-zθḡπ]+(?:_max)?(?:_old)?|ᵗ⁺¹|[ᵗ²³√()\[\],…±+*/-])"
 )
 
 

@@ -1,8 +1,8 @@
 """Find coefficients that depend on a whole leaf, such as the norm by which gradients are clipped or divided.
 
-The coefficient of a term may be different at every step, so an equation is exact although its coefficients depend on the
-gradients of a script. Here such a coefficient becomes a constant, or a function of t, times a formula of a norm, which
-is the same on all scripts. The formula becomes part of the term: "g" becomes "min(1, 1/‖g‖) g".
+The coefficient of a term may be different at every step, so an equation is exact although its coefficients depend on
+the gradients of a script. Here such a coefficient becomes a constant, or a function of t, times a formula of a norm,
+which is the same on all scripts. The formula becomes part of the term: "g" becomes "min(1, 1/‖g‖) g".
 """
 
 import itertools
@@ -92,7 +92,7 @@ def _factors(
     common = [name for name in tables[0] if all(name in table for table in tables)]
     sizes = {name: np.concatenate([table[name] for table in tables]) for name in common}
     sizes = {name: size for name, size in sizes.items() if np.isfinite(size).all() and (size[known] != 0).all()}
-    found = []
+    found: list[tuple[float, int, int, LeafFactor]] = []  # error, digits, order, formula
     for shape, _, _ in shapes_of(t, betas):
         for name, size in sizes.items():
             for factor in _formulas(name, size, np.where(known, values / shape, np.nan), "²" in term):
@@ -106,8 +106,8 @@ def _factors(
     if not found:
         return None
     ends = np.cumsum(lengths)
-    precise = max(PRECISE, WORSE * min(found)[0])
-    factor = min(digits_and_factor for error, *digits_and_factor in found if error <= precise)[-1]
+    precise = max(PRECISE, WORSE * min(error for error, *_ in found))
+    _, _, factor = min((digits, order, factor) for error, digits, order, factor in found if error <= precise)
     return [factor._replace(values=part) for part in np.split(factor.values, ends[:-1])]
 
 

@@ -37,7 +37,8 @@ def inner_leaves(leaf: Leaf, name: str | None) -> Iterator[tuple[Outer, Leaf]]:
         if bound is not None:
             scale, decay = bound
             values = y + decay * leaf.params
-            values = np.where(np.abs(values) <= rounding, 0.0, values)
+            if decay:  # the rest of an update that consists of decay is rounding
+                values = np.where(np.abs(values) <= rounding, 0.0, values)
             shares = np.abs(values) / scale
             yield Outer(CLIP, scale, decay), _with_values(leaf_without(leaf, shares >= 1 - SAME), name, values)
             if name is None:

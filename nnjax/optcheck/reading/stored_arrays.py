@@ -31,8 +31,8 @@ def stored_arrays(
     """Run an optimizer on a script in float64, and return the arrays that it stores for one leaf.
 
     These are the arrays that have as many elements as the leaf, and do not shrink with larger gradients, or whose
-    elements grow more if their gradients do. Arrays of other leaves may shrink, if gradients are divided by their norm. Arrays that equal the
-    leaf's parameters or gradients are left out.
+    elements grow more if their gradients do. Arrays of other leaves may shrink, if gradients are divided by their norm.
+    Arrays that equal the leaf's parameters or gradients are left out.
 
     Args:
       adapter: the optimizer to run.
