@@ -156,6 +156,43 @@ def test_elements_that_overflow_are_left_out():
     assert lines["θ"] == "θ - 0.02 g / (√v + 1e-10)"
 
 
+MOMENTUM = """
+b = 0.9 * b + g
+p = p - 0.01 * b
+"""
+MOMENTUM_REFERENCE = ("torch.sgd_momentum", {"learning_rate": 0.01}, {})
+NORMS_AND_BOUNDS = [  # program, lines that must be read
+    ("g = g * min(1, 1 / np.linalg.norm(g))" + MOMENTUM, {"b": "0.9 b + min(1, 1/‖g‖) g", "θ": "θ - 0.01 b"}),
+    ("g = g * min(1, 1 / (g**2).sum())" + MOMENTUM, {"b": "0.9 b + min(1, 1/‖g‖²) g", "θ": "θ - 0.01 b"}),
+    ("g = g * min(1, 1 / np.abs(g).sum())" + MOMENTUM, {"b": "0.9 b + min(1, 1/‖g‖₁) g", "θ": "θ - 0.01 b"}),
+    ("g = g / np.sqrt(np.mean(g**2))" + MOMENTUM, {"b": "0.9 b + g / rms(g)", "θ": "θ - 0.01 b"}),
+    ("g = g - g.mean()" + MOMENTUM, {"b": "0.9 b + g - mean(g)", "θ": "θ - 0.01 b"}),
+    (MOMENTUM.replace("0.01 * b", "0.01 * b / np.linalg.norm(b)"), {"b": "0.9 b + g", "θ": "θ - 0.01 b / ‖b‖"}),
+    (MOMENTUM.replace("b + g", "b + g\nb = np.clip(b, -1, 1)"), {"b": "clip(0.9 b + g, ±1)", "θ": "θ - 0.01 b"}),
+    (MOMENTUM.replace("0.01 * b", "np.clip(0.01 * b, -0.1, 0.1)"), {"b": "0.9 b + g", "θ": "θ - clip(0.01 b, ±0.1)"}),
+    (MOMENTUM.replace("p - 0.01 * b", "p - 0.01 * np.tanh(b)"), {"b": "0.9 b + g", "θ": "θ - 0.01 tanh(b)"}),
+    (
+        MOMENTUM.replace("0.01 * b", "0.01 * b - 0.003 * (g - x)") + "x = g",
+        {"b": "0.9 b + g", "θ": "θ - 0.01 b - 0.003 g + 0.003 g_old"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "truth"), NORMS_AND_BOUNDS)
+def test_norms_bounds_and_old_gradients_are_read(text, truth):
+    lines = read_lines(text, *MOMENTUM_REFERENCE)
+    assert {name: lines.get(name) for name in truth} == truth
+
+
+def test_tanh_instead_of_sign_is_read_with_decay():
+    lines = lines_of(LION, [("np.sign(c)", "np.tanh(c)")])
+    assert lines["θ"] == "θ - 0.001 tanh(0.9 m_old + 0.1 g) - 1e-06 θ"
+
+
+def test_the_square_of_a_shifted_gradient_is_read():
+    assert lines_of(ADAM, [("g**2", "(g + 0.1)**2")])["v"] == "0.999 v + 0.001 g² + 0.0002 g + 1e-05"
+
+
 T = np.arange(1, 61)
 SCHEDULES = [
     (0.01 / np.cumprod(1 + 0.01 * (T - 1)), "0.01 / Πₛ₌₁ᵗ (1 + 0.01 (s - 1))"),
@@ -164,6 +201,10 @@ SCHEDULES = [
     (0.02 / (1 + 0.03 * T), "0.02 / (1 + 0.03 t)"),
     (0.02 / (1 + 0.03 * (T - 1)), "0.02 / (1 + 0.03 (t - 1))"),
     (0.02 / np.sqrt(T) * (1 + 3e-6 * np.sin(T)), "0.02 / √t"),
+    (0.02 * np.minimum(1, T / 10) ** 2, "0.02 min(1, 0.1 t)²"),
+    (0.01 * (1 + np.cos(np.pi * T / 100)), "0.01 (1 + cos(π t / 100))"),
+    (0.02 * np.minimum(T**-0.5, T * 10**-1.5), "0.02 min(0.0316228 t, 1 / √t)"),
+    (np.where(T == 1, 0, 0.02 * (1 - 0.9**T)), "0.02 [0, 1 from t = 2] (1 - 0.9ᵗ)"),
     (np.where(T == 1, -0.02, 0.0), "-[0.02, 0 from t = 2]"),
     (-np.minimum(0.81, 0.9 * (T + 1) / (T + 4)), "-min(0.9 (t + 1) / (t + 4), 0.81)"),
 ]

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnjax.optcheck.reading.terms import Leaf
+from nnjax.optcheck.reading.terms import Leaf, old_gradient, statistics
 
 EXACT = 1e-6  # largest error of a text, relative to the sizes of its terms
 ROUNDED = 1e-4  # the same if it contains a number that is printed with the largest number of digits
 DIGITS = 5  # numbers with as many significant digits may be rounded
 TOKENS = re.compile(
-    r"\s*(‖all g‖|\d+(?:\.\d+)?(?:e[+-]?\d+)?|from t =|[A-Za-zθḡ]+(?:_max)?(?:_old)?|ᵗ⁺¹|[ᵗ²³√()\[\],…±+*/-])"
+    r"\s*(‖[^‖]+‖[₁∞]?|(?:rms|mean)\([^()]+\)|\d+(?:\.\d+)?(?:e[+-]?\d+)?|from t =|"
+    r"[A-Za-zθḡπ]+(?:_max)?(?:_old)?|ᵗ⁺¹|[ᵗ²³√()\[\],…±+*/-])"
 )
 
 
@@ -61,7 +62,15 @@ def _names(leaf: Leaf, name: str) -> dict[str, np.ndarray]:
     """Return the arrays by the names that a text uses: in its own equation, an array is the old one."""
     names = {f"{other}_old": values for other, values in leaf.before.items()} | leaf.after
     steps = np.arange(1.0, len(leaf.updates) + 1)[:, None]
-    names |= {"g": leaf.grads, "θ": leaf.params, "u": leaf.updates, "t": steps, "‖all g‖": leaf.norms[:, None]}
+    names |= {
+        "g": leaf.grads,
+        "g_old": old_gradient(leaf),
+        "θ": leaf.params,
+        "u": leaf.updates,
+        "t": steps,
+        "π": np.array([[np.pi]]),
+    }
+    names |= {text: values[:, None] for text, values in statistics(leaf).items()}
     return names | ({name: leaf.before[name]} if name in leaf.before else {})
 
 
@@ -165,7 +174,7 @@ class _Reader:
             arguments.append(self._sum())
         self._take(")")
         value = FUNCTIONS[name](*(argument.value for argument in arguments))
-        if name in ("sign", "clip"):
+        if name in ("sign", "clip", "tanh", "cos"):
             return Value(value, np.abs(value))
         return Value(value, np.max(np.broadcast_arrays(*(argument.size for argument in arguments)), axis=0))
 
@@ -197,6 +206,8 @@ FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "abs": np.abs,
     "sign": np.sign,
     "clip": lambda x, bound: np.clip(x, -bound, bound),
+    "tanh": np.tanh,
+    "cos": np.cos,
     "max": np.maximum,
     "min": np.minimum,
 }

@@ -14,7 +14,9 @@ MOST_CHANGES = 3  # with more changes, only the first coefficients are listed
 LEAST = 6  # smallest number of steps from which a power of t or of a number is concluded
 LESS_ROUGH = 1e-5  # the same for products, in which errors accumulate
 PLAIN = 1e-5  # largest distance of a number in t + a from one with two decimals
+WARM_UPS = {1: "{}", 2: "{}²", 3: "{}³"}  # powers of a warm-up
 LEAST_GROWING = 3  # smallest number of steps before a schedule is constant
+NOT_FIRST = "[0, 1 from t = 2]"  # factor of terms that are left out at the first step
 POWERS = {  # power of 1 - βᵗ: factors of the numerator and of the denominator
     -1.0: ("", "(1 - {b}{t})"),
     0.5: ("√(1 - {b}{t})", ""),
@@ -50,10 +52,14 @@ def factor_of(values: np.ndarray, betas: Sequence[float]) -> Factor:
     if known.size == 0:
         return Factor(0.0)
     for rates in (tuple(betas), (*betas, *USUAL)):
-        if (factor := _formula(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+        if (factor := _formula(t, known, list(shapes_of(t, dict.fromkeys(rates))))) is not None:
             return factor
-        if (factor := _limited(t, known, list(_shapes(t, dict.fromkeys(rates))))) is not None:
+        if (factor := _limited(t, known, list(shapes_of(t, dict.fromkeys(rates))))) is not None:
             return factor
+    if known[0] == 0 and t[0] == 1 and known.all() != known[1:].all():
+        later = factor_of(np.where(np.arange(len(values)) == 0, np.nan, values), betas)
+        if not any("[" in part for part in later.above):
+            return later._replace(above=(NOT_FIRST, *later.above))
     sign = -1.0 if (known <= 0).all() and known.any() else 1.0
     return Factor(sign, (_listed(t, sign * known + 0.0),))
 
@@ -70,6 +76,10 @@ def _formula(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor |
         for shape, above, below in shapes:
             if (schedule := _schedule(t, values / shape)) is not None:
                 return Factor(schedule.number, (*schedule.above, *above), (*schedule.below, *below))
+        for shape, above, below in shapes:
+            ratio = values / shape
+            if np.ptp(ratio) <= LESS_ROUGH * np.abs(ratio).max():
+                return Factor(float(f"{np.median(ratio):.3g}"), above, below)
     return None
 
 
@@ -77,18 +87,59 @@ def _schedule(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
     """Return a formula for values that are exponential, linear or its inverse, or grow to a constant; else None."""
     rates = (ratio[1:] / ratio[:-1])[np.diff(t) == 1]
     rate = float(np.median(rates)) if rates.size else 1.0
-    if rates.size and np.ptp(rates) <= SAME * np.abs(rates).max() and abs(rate - round(rate, 4)) <= SAME:
+    constant = rates.size and np.ptp(rates) <= SAME * np.abs(rates).max() and abs(rate - round(rate, 4)) <= SAME
+    if constant and (np.abs(ratio - ratio[-1] * rate ** (t - t[-1])) <= ROUGH * np.abs(ratio)).all():
         return Factor(_rounded(float(ratio[0] / rate ** t[0])), (f"{rate:.4g}ᵗ",))
     if _is_linear(t, ratio):
         slope = float((ratio[-1] - ratio[0]) / (t[-1] - t[0]))
         return Factor(_rounded(slope), (f"(t + {ratio[0] / slope - t[0]:.4g})",))
     growing = np.flatnonzero(np.abs(ratio - ratio[-1]) > SAME * np.abs(ratio[-1]))
-    if growing.size >= LEAST_GROWING and np.ptp(ratio[growing] / t[growing]) <= SAME * np.abs(ratio[0] / t[0]):
-        return Factor(_rounded(float(ratio[-1])), (f"min(1, {ratio[0] / t[0] / ratio[-1]:.4g} t)",))
+    for power, text in WARM_UPS.items():
+        slopes = (ratio / ratio[-1])[growing] ** (1 / power) / t[growing]
+        if growing.size >= LEAST_GROWING and np.ptp(slopes) <= SAME * np.abs(slopes[0]):
+            return Factor(_rounded(float(ratio[-1])), (text.format(f"min(1, {slopes[0]:.4g} t)"),))
+    if (both := _inverse_root(t, ratio) or _cosine(t, ratio)) is not None:
+        return both
     for power, root in ((1, ""), (2, "√")):
         if _is_linear(t, ratio**-power):
             return _inverse_time(t, ratio, power, root)
     return _quotient(t, ratio) or _product(t, ratio)
+
+
+def _inverse_root(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
+    """Return a formula for values that grow linearly and then fall as 1 / √t, else None."""
+    if len(t) < LEAST_GROWING:
+        return None
+    slope, level = ratio[0] / t[0], ratio[-1] * np.sqrt(t[-1])
+    rising = np.abs(ratio - slope * t) <= SAME * np.abs(ratio)
+    falling = np.abs(ratio - level / np.sqrt(t)) <= SAME * np.abs(ratio)
+    if level * slope <= 0 or not (rising | falling).all() or min(rising.sum(), falling.sum()) < LEAST_GROWING:
+        return None
+    return Factor(_rounded(float(level)), (f"min({slope / level:.6g} t, 1 / √t)",))
+
+
+def _cosine(t: np.ndarray, ratio: np.ndarray) -> Factor | None:
+    """Return a formula for values k (1 + cos(π (t + a) / T)), which may be 0 at the end, else None."""
+    if len(t) < LEAST or (np.diff(t) != 1).any():
+        return None
+    # the sum of both neighbours of a value is a linear function of it
+    neighbours = ratio[2:] + ratio[:-2]
+    largest = np.abs(ratio).max()
+    terms = np.stack([ratio[1:-1], np.ones(len(t) - 2)], axis=1)
+    (slope, constant), *_ = np.linalg.lstsq(terms, neighbours, rcond=None)
+    if not 0 < slope < 2 or (np.abs(terms @ (slope, constant) - neighbours) > SAME * largest).any():
+        return None
+    period, middle = np.pi / np.arccos(slope / 2), constant / (2 - slope)
+    for shift in (0, -1, 1):
+        angles = np.cos(np.pi * (t + shift) / period)
+        size = float((ratio[0] - middle) / angles[0])
+        plain = abs(period - round(period)) <= ROUGH * period
+        if plain and (np.abs(middle + size * angles - ratio) <= LESS_ROUGH * largest).all():
+            inner = f"cos(π {_shifted(shift)} / {round(period)})"
+            share = middle / size
+            constant = "1" if abs(share - 1) <= LESS_ROUGH else f"{share:.6g}"
+            return Factor(_rounded(size), (f"({constant} + {inner})",)) if share > 0 else None
+    return None
 
 
 def _inverse_time(t: np.ndarray, ratio: np.ndarray, power: int, root: str) -> Factor:
@@ -163,7 +214,8 @@ def _limited(t: np.ndarray, values: np.ndarray, shapes: list[Shape]) -> Factor |
 def _is_linear(t: np.ndarray, values: np.ndarray) -> bool:
     """Return True if values are a linear function of t, which is not constant."""
     line = values[0] + (values[-1] - values[0]) * (t - t[0]) / (t[-1] - t[0])
-    return bool((np.abs(values - line) <= SAME * np.abs(values)).all())
+    changes = abs(values[-1] - values[0]) > ROUGH * abs(values[0])
+    return bool(changes and (np.abs(values - line) <= SAME * np.abs(values)).all())
 
 
 def _listed(t: np.ndarray, values: np.ndarray) -> str:
@@ -171,7 +223,7 @@ def _listed(t: np.ndarray, values: np.ndarray) -> str:
     changes = np.flatnonzero(np.abs(np.diff(values)) > SAME * np.abs(values[1:])) + 1
     if len(changes) > MOST_CHANGES:
         return f"[{', '.join(f'{value:.4g}' for value in values[:SHOWN])}, …]"
-    parts = [f"{values[i]:.4g} from t = {t[i]}" for i in changes]
+    parts = [f"{values[i]:.4g} from t = {t[i - 1] + 1}" for i in changes]
     return f"[{values[0]:.4g}, {', '.join(parts)}]"
 
 
@@ -195,7 +247,7 @@ def total(parts: Sequence[str]) -> str:
     return text
 
 
-def _shapes(t: np.ndarray, betas: Iterable[float]) -> Iterator[Shape]:
+def shapes_of(t: np.ndarray, betas: Iterable[float]) -> Iterator[Shape]:
     """Yield functions of t with their factors above and below the fraction bar, simplest first."""
     corrections = []
     for b, (power, (above, below)), shift in itertools.product([b for b in betas if 0 < b < 1], POWERS.items(), (0, 1)):

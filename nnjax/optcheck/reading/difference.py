@@ -12,6 +12,7 @@ from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.reading.check_text import holds_as_text, names_in_text
 from nnjax.optcheck.reading.coefficients import SAME, factor_of
 from nnjax.optcheck.reading.equation_text import SMALL, UNKNOWN, equation_text, multiple_text, parts_of
+from nnjax.optcheck.reading.leaf_factors import with_leaf_factors
 from nnjax.optcheck.reading.leaves import (
     MORE_SYMBOLS,
     SYMBOLS,
@@ -152,7 +153,7 @@ def _lines_of_leaf(
     for script in scripts:  # an update that one script shows to be unreadable takes longest, so it is read once
         readable = all(reading.ours[UPDATE] is not None for reading in readings)
         readings.append(_read(adapter, reference, script, leaf, deadline, with_update=readable))
-    *others, last = readings
+    *others, last = readings = _with_leaf_factors(readings, betas)
     ours = _agreed(last.ours, [other.ours for other in others])
     theirs = _agreed(last.theirs, [other.theirs for other in others])
     lines = _lines(last._replace(ours=ours, theirs=theirs), betas)
@@ -190,6 +191,25 @@ class _Reading(NamedTuple):
     our_leaf: Leaf
     their_leaf: Leaf
     factors: Mapping[str, float] = MappingProxyType({})  # the candidate stores these multiples of arrays in `our_leaf`
+
+
+def _with_leaf_factors(readings: list[_Reading], betas: tuple[float, ...]) -> list[_Reading]:
+    """Return the readings, with norms in the terms if the coefficients depend on them."""
+
+    def with_factors(equations: Sequence[Equations], leaves: Sequence[Leaf]) -> list[dict[str, Equation | None]]:
+        result = [dict(some) for some in equations]
+        for name in equations[0]:
+            column: Sequence[Equation] = [equation for some in equations if (equation := some.get(name)) is not None]
+            if len(column) == len(equations):
+                with np.errstate(all="ignore"):
+                    column = with_leaf_factors(column, leaves, betas)
+                for some, equation in zip(result, column, strict=True):
+                    some[name] = equation
+        return result
+
+    ours = with_factors([some.ours for some in readings], [some.our_leaf for some in readings])
+    theirs = with_factors([some.theirs for some in readings], [some.their_leaf for some in readings])
+    return [some._replace(ours=a, theirs=b) for some, a, b in zip(readings, ours, theirs, strict=True)]
 
 
 def _read(

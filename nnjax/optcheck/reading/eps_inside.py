@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnjax.optcheck.reading.least_squares import best_coefficients, determined
+from nnjax.optcheck.reading.least_squares import best_coefficients, determined, exact_steps
 from nnjax.optcheck.reading.terms import OVER, Terms
 
 LARGE = 0.85  # from this quantile on, v is so large that ε hardly matters
@@ -47,7 +47,10 @@ def with_eps_inside(attempt: Terms) -> tuple[Terms, np.ndarray] | None:
     unknown = slope.any(1) & ~determined(current._replace(values=current.values | {NEWTON: slope}))
     if unknown.all():
         return None
-    eps = np.where(unknown, np.median(eps[~unknown]), eps)
+    if unknown.any():
+        # ε may be known although two other terms are proportional, such as the first moment and the gradient at first
+        usual = np.where(unknown, np.median(eps[~unknown]), eps)
+        eps = np.where(exact_steps(attempt.with_eps_inside(usual)), usual, eps)
     return attempt.with_eps_inside(eps), np.where(unknown, np.nan, eps)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from nnjax.optcheck.reading.coefficients import Factor, factor_of, product, total
 from nnjax.optcheck.reading.linear_equations import Equation, close
 from nnjax.optcheck.reading.read_equations import UPDATE
-from nnjax.optcheck.reading.terms import EPS, INSIDE, OUTSIDE, OVER, PRODUCT
+from nnjax.optcheck.reading.terms import CLIP, EPS, INSIDE, OUTSIDE, OVER, PRODUCT, Outer
 
 SMALL = 1e-5  # largest relative difference of coefficients that count as equal; rounding affects small ones
 UNKNOWN = "?"
@@ -15,6 +15,8 @@ def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]
     """Return the right side of an equation."""
     if equation is None:
         return UNKNOWN
+    if equation.terms.outer is not None:
+        return _outer_text(name, equation, equation.terms.outer, betas)
     factors = {label: factor_of(column, betas) for label, column in parts_of(equation).items()}
     factors = {"" if label == "1" else label: factor for label, factor in factors.items()}
     old = f"{UPDATE} " if name == UPDATE else ""
@@ -32,6 +34,21 @@ def equation_text(name: str, equation: Equation | None, betas: tuple[float, ...]
     beside = [product(factor, label) for label, factor in factors.items() if label not in over]
     fraction = [f"{_numerator(over)} / {below}"] if over else []
     return total([old.strip(), *fraction, *beside] if old else [*beside, *fraction])
+
+
+def _outer_text(name: str, equation: Equation, outer: Outer, betas: tuple[float, ...]) -> str:
+    """Return the right side of an equation with a function of a sum, such as "θ - clip(0.01 b, ±0.1) - 0.001 θ"."""
+    first = next(iter(equation.coefficients.values()))
+    negative = name == UPDATE and np.nanmedian(np.where(np.isfinite(first), first, np.nan)) < 0
+    if negative:  # the functions are odd
+        columns = {label: x if label in (EPS, INSIDE) else -x for label, x in equation.coefficients.items()}
+        equation = equation._replace(coefficients=columns)
+    inner = equation_text("", equation._replace(terms=equation.terms._replace(outer=None)), betas)
+    inner = inner[1:-1] if inner.startswith("(") and inner.count("(") == 1 and inner.endswith(")") else inner
+    clip = outer.function == CLIP
+    value = f"clip({inner}, ±{outer.scale:g})" if clip else product(Factor(outer.scale), f"{outer.function}({inner})")
+    decay = [product(Factor(-outer.decay), UPDATE)] if outer.decay else []
+    return total([*([UPDATE] if name == UPDATE else []), ("-" if negative else "") + value, *decay])
 
 
 def parts_of(equation: Equation | None) -> dict[str, np.ndarray]:

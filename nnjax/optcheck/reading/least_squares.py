@@ -24,8 +24,11 @@ def exact_coefficients(attempt: Terms) -> np.ndarray | None:
     # terms may be proportional to each other, as the first moment and the gradient at the first step, or too small
     spread = np.linalg.svd(rows, compute_uv=False) if len(rows) else np.ones((0, 1))
     unseen = (np.abs(terms * solution[:, None, :]) <= UNSEEN * size[..., None]).all(1)
-    singular = (spread.min(1) < SINGULAR * spread.max(1)) & ~(terms == 0).all(1).any(1)
-    return np.where(singular[:, None], np.inf, np.where(unseen, np.nan, solution))
+    rank = (spread >= SINGULAR * spread.max(1, keepdims=True)).sum(1)
+    singular = rank < (terms != 0).any(1).sum(1)
+    # at steps without an update, the coefficients of all terms that are seen there are 0
+    nothing = (attempt.y == 0).all(1)[:, None] & (terms != 0).any(1)
+    return np.where(nothing, 0.0, np.where(singular[:, None], np.inf, np.where(unseen, np.nan, solution)))
 
 
 def determined(attempt: Terms) -> np.ndarray:

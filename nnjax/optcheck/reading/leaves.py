@@ -28,7 +28,7 @@ def candidate_leaf(
     """Return the leaf without arrays that are the new parameters."""
     size = np.abs(params) + np.abs(updates)
     with np.errstate(invalid="ignore"):
-        stored = [array for array in stored if not (np.abs(array[1:] - params - updates) <= 1e-9 * size).all()]
+        stored = [array for array in stored if (np.abs(array[1:] - params - updates) > 1e-9 * size).any()]
     names = [f"array {i}" for i in range(len(stored))]
     before, after = (
         {name: array[part] for name, array in zip(names, stored, strict=True)} for part in (slice(-1), slice(1, None))

@@ -16,6 +16,7 @@ LOOSE = 1e-6  # the same with coefficients that were read, and the largest relat
 
 ROUNDS = 3  # of the solution with one ε
 DIGITS = (1, 2)  # numbers of digits of a constant ε
+MOST_FAILURES = 300  # number of attempts that are solved at all steps in vain
 
 
 class Equation(NamedTuple):
@@ -27,9 +28,16 @@ class Equation(NamedTuple):
 
 
 def first_exact(attempts: Iterator[Terms]) -> Equation | None:
-    """Return the equation of the first attempt that is exact at all steps, without unnecessary terms."""
+    """Return the equation of the first attempt that is exact at all steps, without unnecessary terms.
+
+    If many attempts fit one step but not all, as with few finite elements, the equation counts as unreadable.
+    """
+    failures = 0
     for attempt in possible(attempts):
         if (equation := _solve(attempt)) is None:
+            failures += 1
+            if failures == MOST_FAILURES:
+                return None
             continue
         for term in [term for term in attempt.values if term != EPS and attempt.form not in ("max", "min")]:
             fewer = {name: x for name, x in equation.terms.values.items() if name != term}

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnjax.optcheck.reading.eps_inside import with_eps_inside
 from nnjax.optcheck.reading.least_squares import exact_steps
-from nnjax.optcheck.reading.terms import EPS, OVER, PROBE, Terms
+from nnjax.optcheck.reading.terms import EPS, OVER, Terms, probe_step
 
 FIRST = 4  # number of attempts that are tried together at first
 MOST = 64  # the same later
@@ -42,7 +42,7 @@ def _are_possible(attempts: list[Terms]) -> list[bool]:
 
 def _stacked(attempts: list[Terms]) -> Terms:
     """Return one step of attempts with equally many terms as if they were steps of one attempt."""
-    rows = [attempt.at_step(min(PROBE, len(attempt.y) - 1)) for attempt in attempts]
+    rows = [attempt.at_step(probe_step(attempt.y)) for attempt in attempts]
     columns = zip(*(row.values.values() for row in rows), strict=True)
     return rows[0]._replace(
         y=np.concatenate([row.y for row in rows]),

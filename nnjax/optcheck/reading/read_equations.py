@@ -7,13 +7,14 @@ term, u √v = a m - ε u is the step a m / (√v + ε).
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
 from nnjax.optcheck.reading.leaves import decayed_gradient
 from nnjax.optcheck.reading.linear_equations import LOOSE, Equation, first_exact, holds, with_eps
+from nnjax.optcheck.reading.saturation import inner_leaves, with_outer
 from nnjax.optcheck.reading.terms import (
     EPS,
     Arrays,
@@ -56,6 +57,19 @@ def read_equations(
             attempts_for_array(name, leaf, {text: g}, mixtures, only) for text, g in some.items()
         )
 
+    def of_function(name: str, passes: Sequence[Arrays]) -> Equation | None:
+        for outer, inner in inner_leaves(leaf, None if name == UPDATE else name):
+            *inputs, mixed = (
+                {text: np.where(inner.params == 0, 0.0, x) for text, x in some.items()} for some in (*passes, mixtures)
+            )
+            if name == UPDATE:
+                attempts = attempts_for_update(inner, inputs, mixed)
+            else:
+                attempts = attempts_for_array(name, inner, {"g": inner.grads}, {})
+            if (equation := first_exact(attempts)) is not None:
+                return with_outer(equation, outer)
+        return None
+
     with np.errstate(all="ignore"):
         plain = dict([next(iter(gradients.items()))])
         equations: dict[str, Equation | None] = {}
@@ -65,12 +79,13 @@ def read_equations(
         decays = {decay for equation in equations.values() if (decay := _weight_decay(equation))}
         others = {decayed_gradient(w): leaf.grads + w * leaf.params for w in decays} | gradients
         for name in [name for name, equation in equations.items() if equation is None]:
-            equations[name] = read(name, functools.partial(of_array, name, others))
+            equations[name] = read(name, functools.partial(of_array, name, others)) or of_function(name, [])
             leaf = _with_rate(leaf, name, equations[name])
         words = {word for equation in equations.values() if equation for word in equation.coefficients}
         used = {text: g for text, g in others.items() if not leaf.after or text == "g" or {text, f"{text}²"} & words}
         passes = [plain, *([used] if len(used) > 1 else [])]
-        return equations | {UPDATE: read(UPDATE, lambda only: attempts_for_update(leaf, passes, mixtures, only))}
+        update = read(UPDATE, lambda only: attempts_for_update(leaf, passes, mixtures, only))
+        return equations | {UPDATE: update or of_function(UPDATE, passes)}
 
 
 def _with_rate(leaf: Leaf, name: str, equation: Equation | None) -> Leaf:
@@ -80,6 +95,13 @@ def _with_rate(leaf: Leaf, name: str, equation: Equation | None) -> Leaf:
     rate = float(f"{np.median(known):.4g}") if known.size else 0.0
     constant = (np.abs(known - rate) <= LOOSE).sum() > known.size / 2  # rounding affects steps with large gradients
     return leaf._replace(rates=tuple(dict.fromkeys((*leaf.rates, rate)))) if constant and 0 < rate < 1 else leaf
+
+
+def _is_constant(column: np.ndarray) -> bool:
+    """Return True if most coefficients are equal; rounding affects those of steps with large gradients."""
+    known = column[np.isfinite(column)]
+    middle = float(np.median(known)) if known.size else 0.0
+    return bool((np.abs(known - middle) <= LOOSE * max(1.0, abs(middle))).sum() > known.size / 2)
 
 
 def _weight_decay(equation: Equation | None) -> float:
@@ -220,6 +242,8 @@ def _initial_value(name: str, leaf: Leaf, gradients: Arrays) -> float:
         for term, x in (own_terms(name, leaf, text, g) | _with_decay(leaf, text, g)).items()
     }
     constants = {term: float(f"{np.nanmedian(column):.6g}") for term, column in equation.coefficients.items()}
+    if not all(_is_constant(column) for column in equation.coefficients.values()):
+        return 0.0
     if not constants.get(name):
         return 0.0
     inputs = sum(c * terms[term][0] for term, c in constants.items() if term != name)

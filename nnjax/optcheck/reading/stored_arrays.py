@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +12,13 @@ import numpy as np
 from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import GradientScript, at_step, flatten, unflatten
+from nnjax.optcheck.trace.traces import CANNOT_TRACE
 from nnjax.types import PyTree
 
 DEPTH = 8  # depth to which containers and attributes are searched
-CHANGE = -1.5  # factor of the gradients of a leaf in the second run, which shows which arrays belong to it
+CHANGES = (-1.5, -3.0)  # factors of the gradients of a leaf in the second run, which shows which arrays belong to it
 SHRINK = 1e-6  # rounding of the ratio of an array in both runs
+UNLIKE = 1.2  # smallest ratio of the changes of both halves of an array that belongs to the leaf
 SHARE = 0.1  # parameters change by less than this share in a step
 COPY = 1e-6  # largest relative difference of a stored gradient; a moment may be close to the gradient
 
@@ -28,9 +30,9 @@ def stored_arrays(
 ) -> list[np.ndarray]:
     """Run an optimizer on a script in float64, and return the arrays that it stores for one leaf.
 
-    These are the arrays that have as many elements as the leaf, and grow or change signs with its gradients. Arrays of
-    other leaves may shrink, if gradients are divided by their norm. Arrays that equal the leaf's parameters or
-    gradients are left out.
+    These are the arrays that have as many elements as the leaf, and do not shrink with larger gradients, or whose
+    elements grow more if their gradients do. Arrays of other leaves may shrink, if gradients are divided by their norm.
+    Arrays that equal the leaf's parameters or gradients are left out.
 
     Args:
       adapter: the optimizer to run.
@@ -48,9 +50,9 @@ def stored_arrays(
     """
     grads = flatten(script.grads)
     changed = grads.copy()
-    changed[:, elements] *= CHANGE
+    changed[:, elements] *= np.resize(CHANGES, len(elements))
     first, second = (
-        _run(adapter, script, unflatten(values, script.grads), elements, deadline) for values in (grads, changed)
+        _histories(adapter, script, unflatten(values, script.grads), elements, deadline) for values in (grads, changed)
     )
     known = ((flatten(script.params)[:, elements], SHARE), (grads[:, elements], COPY))
     arrays: list[np.ndarray] = []
@@ -61,6 +63,24 @@ def stored_arrays(
         if belongs and changes and not is_input and not any(np.array_equal(values, other) for other in arrays):
             arrays.append(values)
     return arrays
+
+
+def _histories(
+    adapter: Adapter, script: GradientScript, grads: PyTree, elements: np.ndarray, deadline: Deadline
+) -> History:
+    """Run all steps with jit if possible, because it is faster, and return the histories of all arrays."""
+    if adapter.pure:
+        try:
+            return _run(adapter._replace(step=_jitted(adapter.step)), script, grads, elements, deadline)
+        except CANNOT_TRACE:
+            pass
+    return _run(adapter, script, grads, elements, deadline)
+
+
+@functools.lru_cache(maxsize=2)
+def _jitted(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the step with jit; it is compiled once for all leaves and scripts."""
+    return jax.jit(step)
 
 
 def _run(adapter: Adapter, script: GradientScript, grads: PyTree, elements: np.ndarray, deadline: Deadline) -> History:
@@ -88,13 +108,16 @@ def _run(adapter: Adapter, script: GradientScript, grads: PyTree, elements: np.n
 
 
 def _grows(values: np.ndarray, changed: np.ndarray) -> bool:
-    """Return True if an array is different with other gradients, and most elements are not smaller."""
+    """Return True if most elements are not smaller with other gradients, or if those with larger factors grow more."""
     if np.array_equal(values, changed, equal_nan=True):
         return False
     with np.errstate(all="ignore"):
         ratios = np.abs(changed) / np.abs(values)
-    ratios = ratios[np.isfinite(ratios)]
-    return ratios.size == 0 or bool(np.median(ratios) >= 1 - SHRINK)
+    finite = np.isfinite(ratios)
+    if not finite.any():
+        return True
+    middle, *halves = (np.median(part[np.isfinite(part)]) for part in (ratios, ratios[:, ::2], ratios[:, 1::2]))
+    return bool(middle >= 1 - SHRINK or halves[1] >= UNLIKE * halves[0])
 
 
 def _is_like(values: np.ndarray, others: np.ndarray, share: float) -> bool:

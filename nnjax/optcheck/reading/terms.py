@@ -19,6 +19,8 @@ OUTSIDE = f"√D {EPS}"  # the term of a squared equation if ε is added outside
 TINY = 1e-200  # instead of 0 under a root
 EPSILONS = (1e-6, 1e-8, 1e-7, 1e-10, 1e-4, 1e-5, 1e-3, 1e-12)  # usual ε that are added to an array in the numerator
 
+CLIP, TANH = "clip", "tanh"
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,6 +38,14 @@ class Leaf(NamedTuple):
     rates: tuple[float, ...] = ()  # decay rates of stored arrays
 
 
+class Outer(NamedTuple):
+    """A function of a sum: y = scale · f(sum) - decay · θ, or clip(sum, ±scale) - decay · θ."""
+
+    function: str
+    scale: float
+    decay: float = 0.0
+
+
 class Terms(NamedTuple):
     """The terms of an equation y D = Σ coefficient · term, as arrays (steps, elements)."""
 
@@ -47,10 +57,13 @@ class Terms(NamedTuple):
     form: str = ""
     """ "max" or "min" instead of a sum; SQUARED if y², D and the terms are squares, with "-" in front if y is -√(…)."""
     square: np.ndarray | None = None  # v, if D is √(v + ε) with an unknown ε at each step
+    outer: Outer | None = None  # a function of the sum
 
     def same_as(self, other: "Terms") -> bool:
         """Return True if two equations have the same terms."""
-        own, others = ((some.denominator, some.form, some.square is None, {*some.values}) for some in (self, other))
+        own, others = (
+            (some.denominator, some.form, some.square is None, {*some.values}, some.outer) for some in (self, other)
+        )
         return own == others
 
     def at_step(self, step: int) -> "Terms":
@@ -110,6 +123,9 @@ def attempts_for_array(
             f"|{text} {other}|": np.abs(g * new),
         }
     yield from sums(y, own, only=only)
+    if only is None:
+        shifted = {term: own[term] for term in (name, f"{text}²", text, "1")}
+        yield Terms(y, shifted)  # (g + c)²
     for attempt in sums(y, {**own, **others}, rare, only=only):
         if not attempt.values.keys() <= own.keys():
             yield attempt
@@ -143,7 +159,33 @@ def own_terms(name: str, leaf: Leaf, text: str, g: np.ndarray) -> Arrays:
     """Return the terms of an array that do not contain other arrays."""
     own = {name: leaf.before[name], text: g, f"{text}²": g**2, f"|{text}|": np.abs(g), "θ": leaf.params}
     own |= {"1": ones(leaf), "sign(θ)": np.sign(leaf.params), f"sign({name})": np.sign(leaf.before[name])}
-    return own | ({"sign(g)": np.sign(g), "g³": g**3} if text == "g" else {})
+    return own | ({"sign(g)": np.sign(g), "g³": g**3, "g_old": old_gradient(leaf)} if text == "g" else {})
+
+
+def old_gradient(leaf: Leaf) -> np.ndarray:
+    """Return the gradient of the step before, 0 at the first step and for elements that are left out."""
+    old = np.concatenate([np.zeros_like(leaf.grads[:1]), leaf.grads[:-1]])
+    return np.where(leaf.params == 0, 0.0, old)
+
+
+def probe_step(y: np.ndarray) -> int:
+    """Return the step at which terms are tried first: the usual one, or that with most elements if there are few."""
+    step = min(PROBE, len(y) - 1)
+    counts = ((y != 0) & np.isfinite(y)).sum(1)
+    return step if 2 * counts[step] >= counts.max() else int(counts.argmax())
+
+
+def statistics(leaf: Leaf) -> Arrays:
+    """Return norms and means of the arrays of a leaf at each step (steps,), by their texts."""
+    arrays = {"g": leaf.grads, "θ": leaf.params, "u": leaf.updates, **leaf.after}
+    arrays |= {f"{name}_old": values for name, values in leaf.before.items()}
+    result = {"‖all g‖": leaf.norms, "mean(g)": leaf.grads.mean(1)}
+    with np.errstate(all="ignore"):
+        for name, values in arrays.items():
+            result |= {f"‖{name}‖": np.sqrt((values**2).sum(1)), f"rms({name})": np.sqrt((values**2).mean(1))}
+            result |= {f"‖{name}‖₁": np.abs(values).sum(1), f"‖{name}‖∞": np.abs(values).max(1)}
+        ratios = {f"‖θ‖/‖{name}‖": result["‖θ‖"] / result[f"‖{name}‖"] for name in arrays if name != "θ"}
+    return result | ratios
 
 
 def ones(leaf: Leaf) -> np.ndarray:
@@ -163,9 +205,9 @@ def attempts_for_update(
 def _attempts_for_gradients(leaf: Leaf, gradients: Arrays, mixtures: Arrays, only: Terms | None) -> Iterator[Terms]:
     """Yield attempts for the update with some gradients, such as "g" and "(g + 0.01 θ)"."""
     p, u, rounding = leaf.params, leaf.updates, leaf.rounding
-    constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p)}
+    constants = {"θ": p, "1": ones(leaf), "sign(θ)": np.sign(p), "θ²": p**2}
     old = {f"{name}_old": values for name, values in leaf.before.items()}
-    numerators = {**leaf.after, **gradients, **old}
+    numerators = {**leaf.after, **gradients, **old, "g_old": old_gradient(leaf)}
     signs = {_sign(name): np.sign(values) for name, values in (leaf.after | gradients | old).items()}
     mixed = mixtures | {_sign(name): np.sign(values) for name, values in mixtures.items()}
     if mixtures:
@@ -243,7 +285,7 @@ def sums(
     only: Terms | None = None,
 ) -> Iterator[Terms]:
     """Yield sums of at most three terms, or of two terms if one is rare, smallest first."""
-    step = min(PROBE, len(y) - 1)
+    step = probe_step(y)
     bound = np.broadcast_to(rounding, y.shape)
     every = terms | (rare or {})
     for size in range(1, MOST + 1):
@@ -313,7 +355,7 @@ def _screened(
     usual: Sequence[np.ndarray],
 ) -> Iterator[list[str]]:
     """Yield the sets of divided and undivided terms that fit the elements with a large D."""
-    step = min(PROBE, len(y) - 1)
+    step = probe_step(y)
     values = np.array([*(x[step] for x in over.values()), *(x[step] * d[step] for x in beside.values())])
     # y D - ε y - ε y / D …: ε outside the root, and a small one inside it
     always = [part for x in (y, *usual) for part in (x[step], x[step] / d[step])]
@@ -335,7 +377,7 @@ def _sign(term: str) -> str:
 
 def names_in(expression: str) -> set[str]:
     """Return the names of the arrays in an expression."""
-    for mark in "√()²|":
+    for mark in "√()²|‖₁∞/":
         expression = expression.replace(mark, " ")
     return {word.removesuffix("_old") for word in expression.replace("sign", " ").split()}
 
