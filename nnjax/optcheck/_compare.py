@@ -28,12 +28,17 @@ from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gradient_script, second_script
-from nnjax.optcheck.trace.observations import Observation, observe, observe_both_dtypes, summarise
+from nnjax.optcheck.trace.observations import Observation, loss_by_rounding, observe, observe_both_dtypes, summarise
+from nnjax.optcheck.trace.tolerance import RELATIVE
 from nnjax.types import PyTree
 
 READ_LEAVES = ("norm/scale", "dense/w")  # a vector and a matrix from which equations are read
 SCHEDULED = "float64, learning rate changes at every step"
 SECOND = f"float64, {MORE_STEPS} steps of other gradients"
+SAME_IN_FLOAT64 = (
+    "all updates are equal in float64, so the formula is that of the reference; the candidate loses digits in "
+    "float32, or uses numbers that float32 does not have"
+)
 
 
 def compare(
@@ -128,11 +133,14 @@ def compare(
             if (part := summarise(second)).divergence is not None:
                 observations, passes = [*observations, second], (*passes, part)
         wrong = [i for i, part in enumerate(passes) if part.divergence is not None]
+        own += _rounding_note(observations[1]) if not wrong else ()
         in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
         index = (in_float64 or wrong or [2 if scheduled else 0])[-1]
         is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
         guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
-        if wrong:
+        if wrong and not in_float64:
+            diagnosis = Diagnosis(guess, remark=SAME_IN_FLOAT64)
+        elif wrong:
             other = functools.partial(repeat, *observations[index][:2])
             read = functools.partial(_read, ours, theirs, passes[index].leaves, deadline)
             diagnosis = diagnose(passes[index], observations[index], guess, max_fits, other, read)
@@ -360,6 +368,14 @@ def _expected_of(
     if mixes or (diagnosis.reference is not None and is_by_leaf(diagnosis.reference.rule)):
         return tuple(violation for violation in violations if violation.rule != "NaN spreads")
     return violations
+
+
+def _rounding_note(single: Observation) -> tuple[Violation, ...]:
+    """Return a note if rounding in float32 changes the updates of the candidate more than those of the reference."""
+    loss = loss_by_rounding(single)
+    got = f"updates that rounding changes by up to {100 * loss:.1g} %"
+    note = make_violation("float32 rounding", "", got, f"at most {100 * RELATIVE['float32']:.1g} %")
+    return (note._replace(severity="note"),) if loss > 0 else ()
 
 
 def _empty_match(observation: Observation) -> tuple[Violation, ...]:

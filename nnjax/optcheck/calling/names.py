@@ -65,6 +65,7 @@ BUFFERS = (  # names of optional arguments that are states if there are several
     *("exp_avg", "exp_avg_sq", "square_avg", "m1", "m2", "first_moment", "second_moment", "prev_grad"),
 )
 MOMENTS = ("momentum", "velocity", "cache")  # names of required arguments that are a state if there is no other
+BOTH_MOMENTS = {"mu", "nu"}  # names of both moments in optax; μ alone is a number
 
 
 class Argument(NamedTuple):
@@ -130,6 +131,8 @@ def arguments_of(function: Callable[..., Any]) -> list[Argument] | None:
     roles = [argument.role for argument in arguments]
     if {"params", "grads"} <= set(roles) and not {"state", ""} & set(roles):
         arguments = [a._replace(role="state") if a.name in MOMENTS else a for a in arguments]
+    if {argument.name for argument in arguments if argument.required} >= BOTH_MOMENTS:
+        arguments = [a._replace(role="state") if a.name in BOTH_MOMENTS else a for a in arguments]
     has_state = any(argument.role in ("state", "") for argument in arguments)
     if len(unknown) > 1:
         unknown = [argument for argument in unknown if argument.name in BUFFERS]

@@ -20,6 +20,7 @@ REMEDIES = {
     "runs eagerly only": "to run the step under jit, pass the state as an argument and use jnp.*",
     "NaN spreads": "norms, means and maxima spread NaN; compute them leaf by leaf, or skip steps with NaN",
     "empty leaves": "exclude leaves without elements from means and norms",
+    "float32 rounding": "compute scalars such as 1 - b2**t, and differences of large numbers, with Python's floats",
     "jit": "updates must depend only on the inputs of the step, and only through jnp functions",
 }
 ERROR_REMEDIES: tuple[tuple[type[Exception], str], ...] = (

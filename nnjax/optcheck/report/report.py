@@ -297,7 +297,7 @@ def _mark(line: Line) -> str:
 
 def _unknown(diagnosis: Diagnosis) -> list[str]:
     """Return lines with the number of rules tried at each level, and what was not tried."""
-    if diagnosis.remark.startswith("all updates"):
+    if diagnosis.remark.startswith("all updates"):  # no rule was tried
         return [f"cause: {diagnosis.remark}"]
     if diagnosis.explanations:  # without a rule of the reference, a formula is no cause
         return ["cause: unknown, because the rule of the reference is unknown; the rule of the candidate is above"]

@@ -13,6 +13,8 @@ from nnjax.optcheck.trace.tolerance import Divergence, first_divergence, toleran
 from nnjax.optcheck.trace.traces import Trace, rounding_error, trace, trace_formula
 from nnjax.types import PyTree
 
+ROUNDING = 0.02  # largest relative rounding error of a candidate that matches in float64
+
 
 class Observation(NamedTuple):
     """The updates of both optimizers on the same scripted gradients."""
@@ -23,6 +25,7 @@ class Observation(NamedTuple):
     candidate: Trace
     reference: Trace
     reference_error: np.ndarray | float = 0.0  # (steps, elements), rounding error of the reference; 0 if unknown
+    candidate_error: np.ndarray | float = 0.0  # the same for the candidate, if it matches in float64
 
 
 class Pass(NamedTuple):
@@ -90,20 +93,33 @@ def observe_both_dtypes(
     """Return the observations of both optimizers in float64 and in float32.
 
     The float32 observation includes the rounding error of the reference, because the tolerance must allow for it. This
-    error can be large: for example, RAdam's ρ is a small difference between large numbers.
+    error can be large: for example, RAdam's ρ is a small difference between large numbers. If the updates are equal in
+    float64, the rounding error of the candidate is also included, up to a small share of its updates.
     """
     double, single = (observe(candidate, reference, dtype, deadline) for dtype in ("float64", "float32"))
     if isinstance(reference, Adapter):
         error = np.abs(single.reference.updates - double.reference.updates)
     else:
         error = rounding_error(reference, single.script, single.reference)
-    return double, single._replace(reference_error=error)
+    own: np.ndarray | float = 0.0
+    if summarise(double).divergence is None:
+        updates = single.candidate.updates
+        own = np.nan_to_num(np.minimum(np.abs(updates - double.candidate.updates), ROUNDING * np.abs(updates)))
+    return double, single._replace(reference_error=error, candidate_error=own)
+
+
+def loss_by_rounding(observation: Observation) -> float:
+    """Return the largest relative difference that only the rounding error of the candidate explains; 0 if none."""
+    candidate, reference = observation.candidate.updates, observation.reference.updates
+    bound = tolerance(observation.candidate, observation.reference, observation.dtype, observation.reference_error)
+    wrong = ~within(candidate, reference, bound)
+    return float((np.abs(candidate - reference)[wrong] / np.abs(reference[wrong])).max(initial=0.0))
 
 
 def summarise(observation: Observation) -> Pass:
     """Return the first difference, and the magnitudes, leaves and patterns at which the optimizers differ."""
-    name, dtype, script, candidate, reference, error = observation
-    bound = tolerance(candidate, reference, dtype, error)
+    name, dtype, script, candidate, reference, *errors = observation
+    bound = tolerance(candidate, reference, dtype, sum(errors))
     wrong = ~within(candidate.updates, reference.updates, bound)
     leaves = {_without_half(script.leaf_names[i]) for i in np.unique(script.leaf[wrong.any(0)])}
     all_leaves = {_without_half(leaf) for leaf in script.leaf_names}
