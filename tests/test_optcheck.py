@@ -616,3 +616,50 @@ def test_somebody_elses_alarm_is_left_as_it_was():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+
+
+def radam(rate, b1=0.9, b2=0.999):
+    """RAdam with a counter of JAX: in float32, ρ loses digits."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jnp.zeros((), jnp.int32), zeros, zeros
+
+    def update(grads, state, params=None):
+        t, m, v = state
+        t = t + 1
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, m, grads)
+        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, v, grads)
+        limit = 2 / (1 - b2) - 1
+        rho = limit - 2 * t * b2**t / (1 - b2**t)
+        r = jnp.sqrt(jnp.maximum((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho), 0.0))
+
+        def step(m, v):
+            m_hat = m / (1 - b1**t)
+            scaled = r * m_hat * jnp.sqrt(1 - b2**t) / (jnp.sqrt(v) + 1e-8)
+            return (-rate * jnp.where(rho > 5, scaled, m_hat)).astype(m.dtype)
+
+        return jax.tree.map(step, m, v), (t, m, v)
+
+    return init, update
+
+
+def test_rounding_of_the_candidate_in_float32_is_a_note():
+    report = optcheck.compare(radam(1e-3), "torch.radam")
+    assert report.ok
+    [note] = report.violations
+    assert (note.rule, note.severity) == ("float32 rounding", "note")
+    assert re.fullmatch(r"updates that rounding changes by up to 0\.\d+ %", note.got)
+
+
+def test_numbers_that_float32_does_not_have_are_no_rounding():
+    def update(grads, state, params=None):
+        return jax.tree.map(lambda g: -1e-3 * g / (jnp.abs(g) + jnp.asarray(1e-50, g.dtype)), grads), state
+
+    def reference(grads, state, params=None):
+        return jax.tree.map(lambda g: jnp.where(g == 0, 0.0, -1e-3 * jnp.sign(g)).astype(g.dtype), grads), state
+
+    report = optcheck.compare((lambda params: (), update), (lambda params: (), reference))
+    assert not report.ok
+    assert "all updates are equal in float64" in str(report)
+    assert report.exit_code == 2

@@ -231,6 +231,8 @@ def test_mistakes_are_named_plainly(name):
             {"schedule-inverse time from 1", "rate_decay"},
         ),
         (ADADELTA, "optax.adadelta", ("u**2", "np.abs(u)"), {"rescaling_average-sizes"}),
+        (ADADELTA, "optax.adadelta", ("np.sqrt(m + 1e-6)", "(np.sqrt(m) + 1e-6)"), {"rescaling_eps-outside"}),
+        (ADADELTA, "optax.adadelta", ("u = -", "m = m + (t == 1)\nu = -"), {"rescaling_start"}),
         (SGD, "sgd", ("g", "g * 0.1 ** ((t - 1) // 4)"), {"schedule-stepwise", "rate_decay", "period"}),
         (SGD, "sgd", ("g", "np.clip(g, -0.05, 0.05)"), {"clip-value", "clip"}),
         (SGD, "sgd", ("g", "g * (1 - (t - 1) / 200)"), {"schedule-linear", "rate_decay"}),
@@ -347,6 +349,53 @@ def test_the_rule_of_the_candidate_alone_is_no_cause():
     assert "formula of the candidate (sgd); that of the reference is unknown" in text
     assert "cause: unknown, because the rule of the reference is unknown; the rule of the candidate is above" in text
     assert "rules tried" not in text
+
+
+def test_mistakes_in_one_place_of_a_rule_add_up():
+    """RAdam without steps below the threshold, and with ρ of the next step; Adadelta with a late sum of squares."""
+    start = LIBRARY_RULES["optax.radam"]
+    rule = start.rule._replace(rho="t + 1", below="no step")
+    assert found(update_array(start._replace(rule=rule), INPUTS), start) == [{"rho-t + 1", "below-no step"}]
+    start = LIBRARY_RULES["optax.adadelta"]
+    rule = start.rule._replace(rescaling_average="sum", rescaling_lag="none")
+    truth = {"rescaling_average-sum", "rescaling_lag-none"}
+    assert found(update_array(start._replace(rule=rule), INPUTS), start) == [truth]
+
+
+def test_a_counter_that_is_guarded_against_zero_is_named():
+    start = LIBRARY_RULES["optax.adamw"]
+    rule = start.rule._replace(decay="l2", counter="late")
+    assert found(update_array(start._replace(rule=rule), INPUTS), start) == [{"decay-l2", "counter-late"}]
+
+
+def test_the_deviation_from_the_corrected_moment_is_named():
+    start = LIBRARY_RULES["optax.adabelief"]
+    rule = start.rule._replace(second="belief corrected")
+    assert found(update_array(start._replace(rule=rule), INPUTS), start) == [{"second-belief corrected"}]
+
+
+@pytest.mark.parametrize("choice", ["inverse root time", "inverse root time from 1"])
+def test_a_rate_that_decreases_with_a_root_is_named(choice):
+    start = LIBRARY_RULES["torch.adagrad"]
+    rule = start.rule._replace(schedule=choice)
+    updates = update_array(Formula(rule, start.hyper._replace(rate_decay=0.01)), INPUTS)
+    assert found(updates, start) == [{f"schedule-{choice}", "rate_decay"}]
+
+
+def test_a_number_with_many_digits_is_told_as_a_choice():
+    """Lion without the sign, of the new moment: β₁ (β₂ m + (1 - β₂) g) + (1 - β₁) g is also β₁ = 0.891."""
+    start = LIBRARY_RULES["optax.lion"]
+    rule = start.rule._replace(first="lion new m", sign="none")
+    updates = update_array(start._replace(rule=rule), INPUTS)
+    assert {"first-lion new m", "sign-none"} in found(updates, start)
+
+
+def test_usual_choices_come_before_constants_that_compensate():
+    """√(1 - β₂) is 0.1, and so is 1 - μ."""
+    start = LIBRARY_RULES["torch.rmsprop"]
+    start = Formula(start.rule._replace(velocity="trace"), start.hyper._replace(b2=0.99, momentum=0.9))
+    rule = start.rule._replace(eps="inside", velocity="ema")
+    assert {"eps-inside", "velocity-ema"} in found(update_array(Formula(rule, start.hyper), INPUTS), start)
 
 
 @pytest.mark.skipif(os.environ.get("NNJAX_THOROUGH") != "1", reason="takes 6 s")

@@ -167,6 +167,22 @@ def test_a_triple_of_lists():
     assert "on a list" in report.called
 
 
+def test_both_moments_may_be_called_mu_and_nu():
+    def step(i, grads, params, mu, nu):
+        t = i + 1
+        mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mu, grads)
+        nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, nu, grads)
+
+        def new(p, m, v):
+            return p - (1e-3 * (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)).astype(p.dtype)
+
+        return jax.tree.map(new, params, mu, nu), mu, nu
+
+    report = optcheck.compare(step, optax.adam(1e-3))
+    assert report.ok
+    assert "step(t = 0, 1, …, grads, params, state, state)" in report.called
+
+
 def test_a_transformation_of_matrices_only():
     def update(grads, state, params=None):
         if any(g.ndim != 2 for g in jax.tree.leaves(grads)):
