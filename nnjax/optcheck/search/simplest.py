@@ -266,9 +266,14 @@ def _library_hypers() -> dict[UpdateRule, list[HyperParams]]:
 
 
 def unusual_choices(rule: Any) -> int:
-    """Return the number of choices that no library makes."""
+    """Return the number of choices that no library makes.
+
+    The kind of weight decay does not count, because several kinds are usual, and inputs without a schedule do not show
+    which.
+    """
     if not is_moments(rule):
         return 0
+    rule = rule._replace(decay="none")
     return sum(choice not in usual for choice, usual in zip(rule, _library_choices(), strict=True))
 
 
