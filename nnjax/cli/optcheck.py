@@ -32,7 +32,11 @@ def optcheck_command(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Learning rate, passed to each optimizer that takes one (lr, alpha, eta, step_size …)."),
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="Learning rate, passed to each optimizer that takes one (lr, alpha, eta, step_size …).",
+        ),
     ] = None,
     b1: Annotated[float | None, typer.Option(help="Decay rate of the first moment.")] = None,
     b2: Annotated[float | None, typer.Option(help="Decay rate of the second moment.")] = None,
