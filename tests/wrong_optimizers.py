@@ -243,7 +243,7 @@ WRONG = {
         (ids("decay-without-rate", "weight_decay"),),
     ),
     "PyTorch's AMSGrad": Case("torch.amsgrad", "optax.amsgrad", ids("maximum-raw")),
-    "PyTorch's NAdam": Case("torch.nadam", "optax.nadam", ids("momentum_decay", "precision")),
+    "PyTorch's NAdam": Case("torch.nadam", "optax.nadam", ids("momentum_decay", "product_storage-float32")),
     "up the gradient": Case(adam(lambda m, v, t, *_: -ratio(m, v, t)), ADAM, ids("direction-up")),
     "betas swapped": Case(adam_of(ema(1 - B1), squares), ADAM, ids("first-swapped"), (ids("b1"),)),
     "m decays with b2": Case(

@@ -29,6 +29,7 @@ FIRST = {
     "lion stored precedence": "β₂ m + 1 - β₂ g",
     "with b2": "β₂ m + (1 - β₂) g",
     "with power": "β₁ᵗ m + (1 - β₁ᵗ) g",
+    "with schedule": "μ_t m + (1 - μ_t) g",
     "another rate": "β₃ m + (1 - β₃) g",
     "mixed": "β₁ m + (1 - β₂) g",
     "swapped": "(1 - β₁) m + β₁ g",
@@ -60,6 +61,7 @@ SECOND = {
     "largest ever": "max(v, |g|)",
     "largest ever with eps": "max(v, |g| + ε)",
     "largest of m": "max(β₂ v, |m|)",
+    "largest of m with eps": "max(β₂ v, |m| + ε)",
     "largest weighted": "max(β₂ v, (1 - β₂) |g|)",
     "largest with eps": "max(β₂ v, |g| + ε)",
     "belief": "β₂ v + (1 - β₂) (g - m)²",
@@ -124,6 +126,7 @@ RHO = {  # ρ_t of RAdam
     "t": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
     "t + 1": "ρ_∞ - 2 (t + 1) β₂ᵗ⁺¹/(1 - β₂ᵗ⁺¹)",
     "without 2": "ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
+    "precedence": "ρ_∞ - 2 t β₂ᵗ/1 - β₂ᵗ",
     "wrong limit": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
 }
 RECTIFIER = "(ρ_t - 4) (ρ_t - 2) ρ_∞ / ((ρ_∞ - 4) (ρ_∞ - 2) ρ_t)"
@@ -135,6 +138,7 @@ COUNTER = {
     "stuck": "t = 1, 1, …",
     "double": "t = 2, 4, …",
     "per leaf": "t = leaves·(step - 1) + leaf + 1",
+    "per leaf and step": "t = (leaves + 1)·(step - 1) + leaf + 2",
 }
 VELOCITY = {
     "trace": "μ b + {d}",
@@ -245,6 +249,8 @@ def equations(formula: Formula) -> list[str]:
         lines.append(f"g ← {CLIP[rule.clip]}")
     if rule.decay in GRADIENT_DECAY:
         lines.append(f"g ← g {GRADIENT_DECAY[rule.decay]}")
+    if _has_varying_momentum(formula):
+        lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))" + _product(rule.product_storage))
     if rule.first != "none":
         lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
     if rule.second != "none":
@@ -257,8 +263,6 @@ def equations(formula: Formula) -> list[str]:
     if rule.maximum in EXTREME:
         v = _corrected_second(rule, "v") if "corrected" in rule.maximum else "v"
         lines.append(EXTREME[rule.maximum].format(v=v))
-    if _has_varying_momentum(formula):
-        lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))")
     definitions, direction = _direction(formula)
     lines += definitions
     if added := {"in velocity": " + w θ", "of m": " + w m"}.get(rule.decay, ""):
@@ -298,7 +302,7 @@ def numbers(names: list[str], hyper: HyperParams) -> str:
 
 
 def _has_varying_momentum(formula: Formula) -> bool:
-    return formula.rule.numerator == "nadam" and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
+    return "nadam" in formula.rule.numerator and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
 
 
 def _defines_d(lines: list[str]) -> bool:
@@ -319,7 +323,9 @@ def _direction(formula: Formula) -> tuple[list[str], str]:
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
     if _has_varying_momentum(formula):
-        m = "μ_t₊₁ m / (1 - μ₁…μ_t₊₁) + (1 - μ_t) g / (1 - μ₁…μ_t)"
+        m = NADAM[rule.numerator].replace("(1 - β₁ᵗ⁺¹)", "(1 - μ₁…μ_t₊₁)").replace("(1 - β₁ᵗ)", "(1 - μ₁…μ_t)")
+        if rule.numerator != "nadam swapped":
+            m = m.replace("β₁ m", "μ_t₊₁ m").replace("(1 - β₁) g", "(1 - μ_t) g")
     elif "nadam" in rule.numerator:
         m = NADAM[rule.numerator]
     elif rule.numerator == "plus gradient":
@@ -349,7 +355,7 @@ def _rectified(rule: UpdateRule, m: str, d: str) -> list[str]:
     """Return the equations of RAdam's step d."""
     below = {"corrected m": m, "raw m": "m", "no step": "0"}[rule.below]
     r = f"√({RECTIFIER})"
-    r = {"root": r, "without root": RECTIFIER, "inverted": f"1 / {r}"}[rule.rectifier]
+    r = {"root": r, "raw m": r, "without root": RECTIFIER, "inverted": f"1 / {r}"}[rule.rectifier]
     return [
         f"ρ_∞ = 2/(1 - β₂){'' if rule.rho == 'wrong limit' else ' - 1'}",
         f"ρ_t = {RHO[rule.rho]}",
@@ -426,6 +432,10 @@ def _bracket(text: str) -> str:
 
 def _moment(name: str, lag: str) -> str:
     return name if lag == "none" else f"{name}_old"
+
+
+def _product(storage: str) -> str:
+    return "" if storage == "raw" else "   (μ₁…μ_t is rounded to float32)"
 
 
 def _storage(storage: str, name: str) -> str:

@@ -55,7 +55,7 @@ TORCH: dict[str, tuple[UpdateRule, dict[str, str]]] = {
     "Adam": (ADAM, EPS),
     "AdamW": (ADAM, EPS),
     "Adamax": (ADAMAX, EPS),
-    "NAdam": (ADAM._replace(numerator="nadam"), EPS | {"momentum_decay": "momentum_decay"}),
+    "NAdam": (ADAM._replace(numerator="nadam", product_storage="float32"), EPS | {"momentum_decay": "momentum_decay"}),
     "RAdam": (ADAM_HAT._replace(rectification="above 5"), EPS),
     "RMSprop": (RMSPROP._replace(eps="outside"), {"alpha": "b2", "eps": "eps", "momentum": "momentum"}),
     "Adagrad": (ADAGRAD._replace(eps="outside"), {"eps": "eps", "initial_accumulator_value": "second_start"}),

@@ -62,7 +62,8 @@ TORCH: tuple[tuple[UpdateRule, str, dict[str, str]], ...] = (
     (ADAM, "Adam", {"betas": "betas", "eps": "eps"}),
     (ADAM._replace(maximum="raw"), "Adam", {"betas": "betas", "eps": "eps", "amsgrad": "True"}),
     (ADAMAX, "Adamax", {"betas": "betas", "eps": "eps"}),
-    (ADAM._replace(numerator="nadam"), "NAdam", {"betas": "betas", "eps": "eps", "momentum_decay": "momentum_decay"}),
+    (ADAM._replace(numerator="nadam", product_storage="float32"), "NAdam", {"betas": "betas", "eps": "eps",
+     "momentum_decay": "momentum_decay"}),
     (ADAM_HAT._replace(rectification="above 5"), "RAdam", {"betas": "betas", "eps": "eps"}),
 )  # fmt: skip
 ADAN = {"b1": "b1", "b2": "b2", "b3": "b3", "eps": "eps", "eps_root": "eps_root"}

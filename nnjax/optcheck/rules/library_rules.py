@@ -72,7 +72,7 @@ LIBRARY_RULES: dict[str, Formula] = {
     "torch.adamw": Formula(ADAM._replace(decay="decoupled"), HyperParams(weight_decay=1e-2)),
     "torch.amsgrad": Formula(ADAM._replace(maximum="raw"), HyperParams()),
     "torch.adamax": Formula(ADAMAX, HyperParams()),
-    "torch.nadam": Formula(NADAM, HyperParams(momentum_decay=4e-3)),
+    "torch.nadam": Formula(NADAM._replace(product_storage="float32"), HyperParams(momentum_decay=4e-3)),
     "torch.radam": Formula(ADAM_HAT._replace(rectification="above 5"), HyperParams()),
     "keras.sgd": Formula(SGD, HyperParams()),
     "keras.sgd_momentum": Formula(MOMENTUM._replace(rate_position="inside"), HyperParams()),

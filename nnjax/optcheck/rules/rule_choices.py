@@ -70,6 +70,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "lion swapped": "the step swaps β₁ and (1 - β₁)",
         "with b2": "the first moment decays with β₂",
         "with power": "the first moment decays with β₁ᵗ instead of β₁",
+        "with schedule": "the first moment decays with NAdam's μ_t instead of β₁",
         "another rate": "the first moment decays with β₃ instead of β₁",
         "mixed": "the first moment weights itself with β₁ and the gradient with (1 - β₂)",
         "swapped": "the first moment swaps β₁ and (1 - β₁)",
@@ -121,6 +122,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "largest ever": "the second moment does not decay, max(v, |g|)",
         "largest ever with eps": "the second moment does not decay, max(v, |g| + ε)",
         "largest of m": "the second moment is max(β₂ v, |m|) instead of max(β₂ v, |g|)",
+        "largest of m with eps": "the second moment is max(β₂ v, |m| + ε) instead of max(β₂ v, |g| + ε)",
         "largest weighted": "the second moment is max(β₂ v, (1 - β₂) |g|)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
         "belief": "the second moment averages (g - m)² with the new m",
@@ -233,6 +235,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "lookahead": "the step looks ahead, β₁ m + (1 - β₁) g, with one correction for both terms",
         "lookahead without correction": "the step looks ahead, and only the first moment is corrected",
     },
+    "product_storage": {
+        "raw": "the product of NAdam's momentum coefficients is not rounded",
+        "float32": "the product of NAdam's momentum coefficients is rounded to float32 at every step (PyTorch)",
+    },
     "rectification": {
         "none": "the step is not rectified",
         "above 4": "the step is rectified if ρ > 4 (RAdam, the paper)",
@@ -242,12 +248,14 @@ CHOICES: dict[str, dict[str, str]] = {
         "t": "ρ is ρ_∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), with ρ_∞ = 2 / (1 - β₂) - 1",
         "t + 1": "ρ is that of the next step",
         "without 2": "ρ lacks the factor 2, ρ_∞ - t β₂ᵗ / (1 - β₂ᵗ)",
+        "precedence": "ρ is ρ_∞ - 2 t β₂ᵗ / 1 - β₂ᵗ, without parentheses",
         "wrong limit": "ρ_∞ is 2 / (1 - β₂), without - 1",
     },
     "rectifier": {
         "root": "rectified steps are multiplied by r, which is a root",
         "without root": "rectified steps are multiplied by r², without the root",
         "inverted": "rectified steps are divided by r",
+        "raw m": "rectified steps follow the first moment without bias correction",
     },
     "below": {
         "corrected m": "steps that are not rectified follow the bias-corrected first moment",
@@ -332,6 +340,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "stuck": "the counter does not increase, so terms that depend on t keep their values of the first step",
         "double": "the counter increases by 2 at every step",
         "per leaf": "the counter increases with every leaf instead of every step",
+        "per leaf and step": "the counter increases at every step, and also with every leaf",
     },
     "schedule": {
         "current": "the schedule is read at the current step",

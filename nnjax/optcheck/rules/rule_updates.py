@@ -60,6 +60,7 @@ FIRST: Choices = {
     "lion stored step": lambda h, s, g, t: np.sign(h.b1 * s.m + (1 - h.b1) * g),
     "with b2": lambda h, s, g, t: h.b2 * s.m + (1 - h.b2) * g,
     "with power": lambda h, s, g, t: h.b1**t * s.m + (1 - h.b1**t) * g,
+    "with schedule": lambda h, s, g, t: _nadam_momentum(h, t) * s.m + (1 - _nadam_momentum(h, t)) * g,
     "another rate": lambda h, s, g, t: h.b3 * s.m + (1 - h.b3) * g,
     "mixed": lambda h, s, g, t: h.b1 * s.m + (1 - h.b2) * g,
     "swapped": lambda h, s, g, t: (1 - h.b1) * s.m + h.b1 * g,
@@ -95,6 +96,7 @@ SECOND: Choices = {
     "largest ever": lambda h, s, g, m, t: np.maximum(s.v, np.abs(g)),
     "largest ever with eps": lambda h, s, g, m, t: np.maximum(s.v, np.abs(g) + h.eps),
     "largest of m": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m)),
+    "largest of m with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m) + h.eps),
     "largest weighted": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g)),
     "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
     "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
@@ -334,7 +336,7 @@ def _direction(
     state = state._replace(product=product)
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
-    d = d if rule.rectification == "none" else _rectify(rule, h.b2, (numerator, numerator * c1), d, t)
+    d = d if rule.rectification == "none" else _rectify(rule, h.b2, numerator, c1, d, t)
     d = {"none": d, "sign": np.sign(d), "tanh": np.tanh(d)}[rule.sign]
     if rule.rescaling != "none":
         d, step_square = _rescale(rule, h, state.step_square, d, g)
@@ -367,7 +369,10 @@ def _numerator(
             return np.asarray((h.b1 * m + (1 - h.b1) * g) / c1), product
         return np.asarray(h.b1 * m / c1 + (1 - h.b1) * g), product
     mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
-    product = np.where(np.isinf(h.momentum_decay), h.b1**t, product * mu)  # β₁ᵗ if the momentum is constant
+    next_product = product * mu
+    if rule.product_storage == "float32":
+        next_product = np.float64(np.float32(product) * np.float32(mu))
+    product = np.where(np.isinf(h.momentum_decay), h.b1**t, next_product)  # β₁ᵗ if the momentum is constant
     weight = {"nadam with full gradient": 1.0, "nadam without gradient": 0.0}.get(rule.numerator, 1 - mu)
     weight = h.b1 if rule.numerator == "nadam swapped" else weight
     share = weight * g / (1.0 if rule.numerator == "nadam without correction" else 1 - product)
@@ -433,6 +438,8 @@ def _count(counter: str, k: int, inputs: Inputs) -> Number:
     """Return the counter t of the bias corrections at step k = 0, 1, …"""
     if counter == "per leaf":
         return k * inputs.leaf_count + inputs.leaf + 1
+    if counter == "per leaf and step":
+        return k * (inputs.leaf_count + 1) + inputs.leaf + 2
     return {"t": k + 1, "ahead": k + 2, "behind": k, "late": max(k, 1), "stuck": 1, "double": 2 * (k + 1)}[counter]
 
 
@@ -525,19 +532,27 @@ def _denominator(rule: UpdateRule, h: HyperParams, v: np.ndarray, c2: Number) ->
     return np.asarray(DENOMINATOR[rule.eps](root, h, v, v / c2 + h.eps_root, c2))
 
 
-def _rectify(
-    rule: UpdateRule, b2: Number, numerators: tuple[np.ndarray, np.ndarray], d: np.ndarray, t: Number
-) -> np.ndarray:
-    """Return RAdam's step: `d` times r if ρ is large enough, else the corrected or the raw first moment, or 0."""
+def _rectify(rule: UpdateRule, b2: Number, numerator: np.ndarray, c1: Number, d: np.ndarray, t: Number) -> np.ndarray:
+    """Return RAdam's step: `d` times r if ρ is large enough, else the numerator of `d`, or 0.
+
+    Args:
+      rule: the rule.
+      b2: decay rate of the second moment.
+      numerator: the first moment, divided by its bias correction.
+      c1: the bias correction.
+      d: the step before the rectification.
+      t: the counter.
+    """
     rho_max = 2 / (1 - b2) - (0 if rule.rho == "wrong limit" else 1)
     n = t + 1 if rule.rho == "t + 1" else t
     rho = rho_max - (1 if rule.rho == "without 2" else 2) * n * b2**n / (1 - b2**n)
+    rho = rho_max - 2 * n * b2**n - b2**n if rule.rho == "precedence" else rho
     large = rho > (4 if rule.rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
     square = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
-    r = {"root": np.sqrt(square), "without root": square, "inverted": 1 / np.sqrt(square)}[rule.rectifier]
-    corrected, raw = numerators
-    below = {"corrected m": corrected, "raw m": raw, "no step": np.zeros_like(corrected)}[rule.below]
+    r = {"without root": square, "inverted": 1 / np.sqrt(square)}.get(rule.rectifier, np.sqrt(square))
+    d = d * c1 if rule.rectifier == "raw m" else d
+    below = {"corrected m": numerator, "raw m": numerator * c1, "no step": np.zeros_like(numerator)}[rule.below]
     return np.asarray(np.where(large, r * d, below))
 
 

@@ -8,7 +8,7 @@ GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
 # Hyper-parameters with the initial values of the state
 STARTS = ("first_start", "second_start", "velocity_start", "rescaling_start")
-WITH_EPS = ("largest with eps", "largest ever with eps")  # second moments that contain ε
+WITH_EPS = ("largest with eps", "largest ever with eps", "largest of m with eps")  # second moments that contain ε
 LINEAR = ("largest", "largest ever", "largest of m", "largest weighted", *WITH_EPS, "absolute")  # see `is_linear`
 # First moments that the step averages with β₁
 LION = (
@@ -43,6 +43,7 @@ class UpdateRule(NamedTuple):
     root: str = "sqrt"
     eps: str = "none"
     numerator: str = "m"
+    product_storage: str = "raw"  # product of NAdam's momentum coefficients
     rectification: str = "none"
     rho: str = "t"
     rectifier: str = "root"
