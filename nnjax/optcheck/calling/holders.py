@@ -20,6 +20,7 @@ from nnjax.optcheck.trace.deadline import TimeLimitError
 from nnjax.types import PyTree
 
 CONTAINERS = (TENSORS, TREE, DICT, LIST, VARIABLES, *MODELS, MODULE)
+STEPS = 8  # most trial steps until an update is nonzero; RAdam without steps below its threshold needs 6
 DEPTH = 3  # depth to which attributes are searched for parameters
 
 
@@ -89,7 +90,7 @@ def _try(
     errors: list[Exception],
 ) -> Adapter | None:
     """Return the adapter for parameters in this layout, or None if it cannot take two steps."""
-    params, *grads = (example_tree(array, seed, ndim=ndim) for seed in range(3))
+    params, *grads = (example_tree(array, seed, ndim=ndim) for seed in range(1 + STEPS))
     try:
         instance = factory(layout.pack(_copies(params)))
     except TimeLimitError:
@@ -106,15 +107,17 @@ def _try(
             try:
                 state = adapter.init(params)
                 with np.errstate(all="ignore"):
-                    for grad in grads:
+                    for k, grad in enumerate(grads):
                         updates, state = adapter.step(state, params, grad)
+                        changed = any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates))
+                        if changed and k > 0:
+                            break
             except TimeLimitError:
                 raise
             except Exception as error:
                 errors.append(error)
                 continue
             shapes = [np.shape(leaf) for leaf in jax.tree.leaves(updates)]
-            changed = any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates))
             if changed and shapes == [leaf.shape for leaf in jax.tree.leaves(params)]:
                 return adapter
     return None

@@ -7,6 +7,7 @@ from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.fitting import Target, reproduces
 
+MOST_ATTEMPTS = 60_000  # formulas of a level that are compared after the first step
 LARGEST_EPS = 100.0  # rules with a larger ε are excluded, because they act like rules without a second moment
 T = TypeVar("T")
 
@@ -60,9 +61,12 @@ class Budget:
           target: the updates to reproduce.
           excluded: number of further formulas that were already excluded by their first updates.
         """
-        forms, matches = excluded, []
+        forms, compared, matches = excluded, 0, []
         for attempt in attempts:
-            forms += 1
+            forms, compared = forms + 1, compared + (attempt is not None)
+            if compared > MOST_ATTEMPTS:
+                self.exhausted = True
+                break
             if attempt is not None and attempt.formula.hyper.eps < LARGEST_EPS and reproduces(attempt.formula, target):
                 matches.append(attempt)
         self.levels.append(Level(name, forms, not self.exhausted))
