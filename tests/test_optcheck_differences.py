@@ -133,7 +133,7 @@ CASES = {  # old and new texts, and what differs
     "β₁ᵗ": ([(M, M.replace("0.9", "0.9**t"))], {"first-with power"}),
     "β₂ᵗ": ([("0.999 * v + (1 - 0.999)", "0.999**t * v + (1 - 0.999**t)")], {"second-with power"}),
     "NAdam, one correction": (
-        [(M_HAT, "0.9 * m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g")], {"numerator-nadam without correction"},
+        [(M_HAT, "0.9 * m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g")], {"numerator-nadam", "gradient_correction-none"},
     ),
     "exponential decay of λ": (
         [("-0.001 *", "-0.001 * 0.98 ** (t - 1) *"), (DECAY, f"{DECAY} * 0.98 ** (t - 1)")],
@@ -145,7 +145,7 @@ CASES = {  # old and new texts, and what differs
     ),
     "decay twice": ([("m = ", "g = g + 0.01 * p\nm = ")], {"decay-l2 and decoupled"}),
     "NAdam without β₁": (
-        [(M_HAT, "m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g / (1 - 0.9**t)")], {"numerator-nadam without b1"},
+        [(M_HAT, "m / (1 - 0.9 ** (t + 1)) + (1 - 0.9) * g / (1 - 0.9**t)")], {"numerator-nadam", "ahead_factor-none"},
     ),
     "gradient instead of m_hat": ([(M_HAT, "g")], {"first-none"}),
     "corrected gradient": ([(M_HAT, "g / (1 - 0.9**t)")], {"first-gradient"}),

@@ -170,15 +170,6 @@ EXTREME = {  # `UpdateRule.maximum`; the second moment is inserted, corrected if
     "smallest corrected": "v_min ← min(v_min, {v}), starting at ∞",
 }
 ROOT = {"twice": "√√", "cube": "∛"}
-NADAM = {
-    "nadam": "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)",
-    "nadam without correction": "β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g",
-    "nadam without b1": "m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)",
-    "nadam with raw m": "β₁ m + (1 - β₁) g / (1 - β₁ᵗ)",
-    "nadam with full gradient": "β₁ m / (1 - β₁ᵗ⁺¹) + g / (1 - β₁ᵗ)",
-    "nadam swapped": "(1 - β₁) m / (1 - β₁ᵗ⁺¹) + β₁ g / (1 - β₁ᵗ)",
-    "nadam without gradient": "β₁ m / (1 - β₁ᵗ⁺¹)",
-}
 RESCALING = {  # the next average of squared steps
     "squares": "β₂ s + (1 - β₂) d²",
     "sum": "s + d²",
@@ -250,7 +241,8 @@ def equations(formula: Formula) -> list[str]:
     if rule.decay in GRADIENT_DECAY:
         lines.append(f"g ← g {GRADIENT_DECAY[rule.decay]}")
     if _has_varying_momentum(formula):
-        lines.append("μ_t = β₁ (1 - ½ · .96^(ψ t))" + _product(rule.product_storage))
+        half = "½ · " if rule.momentum_schedule == "half" else ""
+        lines.append(f"μ_t = β₁ (1 - {half}.96^(ψ t))" + _product(rule.product_storage))
     if rule.first != "none":
         lines.append(f"m ← {FIRST[rule.first]}" + _storage(rule.first_storage, "m"))
     if rule.second != "none":
@@ -302,7 +294,7 @@ def numbers(names: list[str], hyper: HyperParams) -> str:
 
 
 def _has_varying_momentum(formula: Formula) -> bool:
-    return "nadam" in formula.rule.numerator and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
+    return formula.rule.numerator == "nadam" and formula.hyper.momentum_decay < CONSTANT_MOMENTUM
 
 
 def _defines_d(lines: list[str]) -> bool:
@@ -322,12 +314,8 @@ def _direction(formula: Formula) -> tuple[list[str], str]:
         m = LION_STEP.get(rule.first, "β₁ m_old + (1 - β₁) g")
     if rule.first != "none":
         m = CORRECTION[rule.first_correction].format(x=_bracket(m), b="β₁", b_wrong="β₂")
-    if _has_varying_momentum(formula):
-        m = NADAM[rule.numerator].replace("(1 - β₁ᵗ⁺¹)", "(1 - μ₁…μ_t₊₁)").replace("(1 - β₁ᵗ)", "(1 - μ₁…μ_t)")
-        if rule.numerator != "nadam swapped":
-            m = m.replace("β₁ m", "μ_t₊₁ m").replace("(1 - β₁) g", "(1 - μ_t) g")
-    elif "nadam" in rule.numerator:
-        m = NADAM[rule.numerator]
+    if rule.numerator == "nadam":
+        m = _look_ahead(rule, _has_varying_momentum(formula))
     elif rule.numerator == "plus gradient":
         m = f"{m} + g"
     elif rule.numerator == "lookahead":
@@ -349,6 +337,22 @@ def _direction(formula: Formula) -> tuple[list[str], str]:
         definitions += [f"d ← {step}"] if rule.rescaling_lag == "none" else []
         d = "d"
     return definitions, f"η ‖θ‖/‖{d}‖ · {d}" if rule.trust == "lars" else d
+
+
+def _look_ahead(rule: UpdateRule, varies: bool) -> str:
+    """Return the numerator of NAdam, with a momentum that varies or is β₁."""
+    mu, mu_next, product = ("μ_t", "μ_t₊₁", "μ₁…μ_t") if varies else ("β₁", "β₁", "β₁ᵗ")
+    next_product = "μ₁…μ_t₊₁" if varies else "β₁ᵗ⁺¹"
+    if rule.product_storage == "power":
+        product, next_product = "μ_tᵗ", "μ_tᵗ μ_t₊₁"
+    if rule.ahead_factor == "current everywhere":
+        mu_next, next_product = mu, f"{product} {mu}"
+    factor = {"current": f"{mu} ", "none": "", "swapped": "(1 - β₁) "}.get(rule.ahead_factor, f"{mu_next} ")
+    correction = {"next": f" / (1 - {next_product})", "current": f" / (1 - {product})", "none": ""}
+    weight = {"1 - b1": f"(1 - {mu}) g", "one": "g", "none": ""}[rule.gradient_weight]
+    weight = "β₁ g" if rule.ahead_factor == "swapped" else weight
+    share = f" + {weight}" + (f" / (1 - {product})" if rule.gradient_correction == "t" else "")
+    return f"{factor}m{correction[rule.ahead_correction]}{share if weight else ''}"
 
 
 def _rectified(rule: UpdateRule, m: str, d: str) -> list[str]:
@@ -435,7 +439,7 @@ def _moment(name: str, lag: str) -> str:
 
 
 def _product(storage: str) -> str:
-    return "" if storage == "raw" else "   (μ₁…μ_t is rounded to float32)"
+    return "" if storage != "float32" else "   (μ₁…μ_t is rounded to float32)"
 
 
 def _storage(storage: str, name: str) -> str:

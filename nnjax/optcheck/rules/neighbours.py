@@ -38,16 +38,13 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
     "eps": ("in state", "in state only", "inside before correction", "added to the step"),
     "first": (
-        "mean", "v for m", "with power", "with schedule", "gradient", "ema from first", "precedence", "without b1",
+        "mean", "v for m", "with power", "gradient", "ema from first", "precedence", "without b1",
         "minus", "sum", "both", "both average", *LION,
     ),
     "first_correction": ("root", "another rate", "squared", "subtracted", "compounding"),
     "maximum": ("minimum", "corrected twice", "smallest", "smallest corrected"),
     "nesterov": ("weighted", "swapped", "corrected"),
-    "numerator": (
-        "nadam", "nadam without correction", "nadam without b1", "nadam with raw m", "nadam with full gradient",
-        "nadam without gradient", "nadam swapped", "plus gradient",
-    ),
+    "numerator": ("nadam", "plus gradient"),
     "rate_position": ("twice",),
     "root": ("twice", "multiplied"),
     "schedule": (
@@ -104,7 +101,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
     corrected = {rule.first_correction, rule.second_correction} - {"none", "constant"}
     return {
         "variance": rule.variance != "none",  # not a plausible mistake in rules other than MARS
-        "first_correction": first and has_size and "nadam" not in rule.numerator,
+        "first_correction": first and has_size and rule.numerator != "nadam",
         "second": has_size,
         "first_lag": first and rule.first not in LION,
         "first_storage": first,
@@ -116,7 +113,12 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
         "root": second,
         "eps": second,
         "numerator": first and rule.first not in LION,
-        "product_storage": "nadam" in rule.numerator,
+        "ahead_factor": rule.numerator == "nadam",
+        "ahead_correction": rule.numerator == "nadam",
+        "gradient_weight": rule.numerator == "nadam" and rule.ahead_factor != "swapped",
+        "gradient_correction": rule.numerator == "nadam" and rule.gradient_weight != "none",
+        "momentum_schedule": rule.numerator == "nadam",
+        "product_storage": rule.numerator == "nadam",
         "rectification": second and rule.first_correction != "none",
         "rho": rule.rectification != "none",
         "rectifier": rule.rectification != "none",
@@ -130,7 +132,7 @@ def _relevance(rule: UpdateRule) -> dict[str, bool]:
         "nesterov": velocity,
         "counter": bool(corrected)
         or rule.rectification != "none"
-        or "nadam" in rule.numerator
+        or rule.numerator == "nadam"
         or {"mean", "with power"} & {rule.first, rule.second} != set(),
     }
 
@@ -167,7 +169,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first", "another rate"): no_first_correction,  # the same as a different β₁
         ("first", "v for m"): rule.second == "none",
         ("first", "gradient"): no_first_correction,
-        ("first", "with schedule"): "nadam" not in rule.numerator,
+        ("first", "with schedule"): rule.numerator != "nadam",
         ("second", "another rate"): no_correction,  # the same as a different β₂
         ("numerator", "lookahead without correction"): no_first_correction,
         ("first_correction", "swapped"): one_moment,

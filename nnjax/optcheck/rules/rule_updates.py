@@ -360,7 +360,7 @@ def _numerator(
     m, g, c1 = terms
     if rule.first == "none":
         return g, product
-    if "nadam" not in rule.numerator:
+    if rule.numerator != "nadam":
         if rule.numerator == "m":
             return np.asarray(m / c1), product
         if rule.numerator == "plus gradient":
@@ -368,16 +368,17 @@ def _numerator(
         if rule.numerator == "lookahead":
             return np.asarray((h.b1 * m + (1 - h.b1) * g) / c1), product
         return np.asarray(h.b1 * m / c1 + (1 - h.b1) * g), product
-    mu, mu_next = _nadam_momentum(h, t), _nadam_momentum(h, t + 1)
-    next_product = product * mu
+    mu, mu_next = (_nadam_momentum(h, step, rule.momentum_schedule) for step in (t, t + 1))
+    mu_next = mu if rule.ahead_factor == "current everywhere" else mu_next
+    next_product = mu**t if rule.product_storage == "power" else product * mu
     if rule.product_storage == "float32":
         next_product = np.float64(np.float32(product) * np.float32(mu))
     product = np.where(np.isinf(h.momentum_decay), h.b1**t, next_product)  # β₁ᵗ if the momentum is constant
-    weight = {"nadam with full gradient": 1.0, "nadam without gradient": 0.0}.get(rule.numerator, 1 - mu)
-    weight = h.b1 if rule.numerator == "nadam swapped" else weight
-    share = weight * g / (1.0 if rule.numerator == "nadam without correction" else 1 - product)
-    factor = {"nadam without b1": 1.0, "nadam swapped": 1 - h.b1}.get(rule.numerator, mu_next)
-    correction = 1.0 if rule.numerator == "nadam with raw m" else 1 - product * mu_next
+    factor = {"current": mu, "none": 1.0, "swapped": 1 - h.b1}.get(rule.ahead_factor, mu_next)
+    weight = {"1 - b1": 1 - mu, "one": 1.0, "none": 0.0}[rule.gradient_weight]
+    weight = h.b1 if rule.ahead_factor == "swapped" else weight
+    correction = {"next": 1 - product * mu_next, "current": 1 - product, "none": 1.0}[rule.ahead_correction]
+    share = weight * g / (1 - product if rule.gradient_correction == "t" else 1.0)
     return np.asarray(factor * m / correction + share), product
 
 
@@ -501,9 +502,9 @@ def _clip(
     return g * np.where(norm > bound, bound / np.where(norm > 0, norm, 1.0), 1.0)
 
 
-def _nadam_momentum(h: HyperParams, t: Number) -> Number:
+def _nadam_momentum(h: HyperParams, t: Number, schedule: str = "half") -> Number:
     """Return NAdam's momentum at step t, β₁ (1 - ½ · .96^(t ψ)), which is β₁ for ψ = ∞."""
-    return h.b1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay))
+    return h.b1 * (1 - (0.5 if schedule == "half" else 1.0) * 0.96 ** (t * h.momentum_decay))
 
 
 def _divide(rule: UpdateRule, h: HyperParams, numerator: np.ndarray, v: np.ndarray, c2: Number) -> np.ndarray:

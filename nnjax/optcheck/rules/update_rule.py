@@ -43,6 +43,11 @@ class UpdateRule(NamedTuple):
     root: str = "sqrt"
     eps: str = "none"
     numerator: str = "m"
+    ahead_factor: str = "next"  # places of NAdam's look-ahead, from here to `product_storage`
+    ahead_correction: str = "next"
+    gradient_weight: str = "1 - b1"
+    gradient_correction: str = "t"
+    momentum_schedule: str = "half"
     product_storage: str = "raw"  # product of NAdam's momentum coefficients
     rectification: str = "none"
     rho: str = "t"

@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "dampening": (0.1, 0.5, 0.9),
     "weight_decay": (1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 0.05, 0.1),
     "clip": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
+    "momentum_decay": (4e-3, 1.0),
     "first_start": (0.0, 1e-6, 0.1, 1.0),
     "second_start": (0.0, 1e-6, 0.1, 1.0),
     "velocity_start": (0.0, 1.0),
@@ -147,8 +148,13 @@ def _spread(target: Target, places: np.ndarray) -> np.ndarray:
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
     """Yield settings of a rule whose first step agrees with the target, and how many hyper-parameters differ."""
-    used = (*hyper_names(start.rule), *STARTS)
-    names = (*hyper_names(rule), *(name for name in STARTS if getattr(rule, name.removesuffix("_start")) != "none"))
+    used = (*hyper_names(start.rule), *STARTS, "momentum_decay")
+    more = () if np.isinf(start.hyper.momentum_decay) else ("momentum_decay",)  # of NAdam
+    names = (
+        *hyper_names(rule),
+        *more,
+        *(name for name in STARTS if getattr(rule, name.removesuffix("_start")) != "none"),
+    )
     settings, counts, columns = _settings(names, used, start.hyper, numbers)
     formula = Formula(rule, columns if len(settings) > 1 else settings[0])
     with np.errstate(all="ignore"):
