@@ -8,6 +8,7 @@ from nnjax.optcheck.rules.update_rule import LAMB, LION, STARTS, Formula, HyperP
 CLIP = {
     "value": "clip(g, ±c)",
     "global norm": "g · min(1, c/‖all g‖)",
+    "squared global norm": "g · min(1, c/‖all g‖²)",
     "leaf norm": "g · min(1, c/‖g‖)",
     "scaled leaf norm": "c g / ‖g‖",
     "scaled global norm": "c g / ‖all g‖",
@@ -63,6 +64,7 @@ SECOND = {
     "largest of m": "max(β₂ v, |m|)",
     "largest of m with eps": "max(β₂ v, |m| + ε)",
     "largest weighted": "max(β₂ v, (1 - β₂) |g|)",
+    "largest weighted with eps": "max(β₂ v, (1 - β₂) |g| + ε)",
     "largest with eps": "max(β₂ v, |g| + ε)",
     "belief": "β₂ v + (1 - β₂) (g - m)²",
     "belief absolute": "β₂ v + (1 - β₂) |g - m|",

@@ -31,8 +31,8 @@ FEATURES = (
 )  # fmt: skip
 RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as one of three mistakes
     "clip": (
-        "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm", "step value",
-        "step global norm", "step leaf norm",
+        "squared global norm", "scaled leaf norm", "scaled global norm", "unit leaf norm", "unit global norm",
+        "step value", "step global norm", "step leaf norm",
     ),
     "counter": ("per leaf", "per leaf and step", "double"),
     "decay": ("l2 and decoupled", "after trust", "in velocity", "of m"),
@@ -55,8 +55,9 @@ RARE: dict[str, tuple[str, ...]] = {  # choices that are intended, or rare as on
         "centered", "largest", "largest with eps", "yogi", "yogi wrong sign", "mean", "belief old m", "m for v",
         "old m for v", "cubed", "product", "with power", "largest square", "twice the gradient", "largest with sign",
         "belief absolute", "belief corrected", "belief plus", "centered old mean", "centered plus", "largest of m",
-        "largest of m with eps", "largest weighted", "largest ever", "largest ever with eps", "ema from first",
-        "precedence", "without b2", "both", "both average", "squared weight", "minus",
+        "largest of m with eps", "largest weighted", "largest weighted with eps", "largest ever",
+        "largest ever with eps", "ema from first", "precedence", "without b2", "both", "both average",
+        "squared weight", "minus",
     ),
     "second_correction": ("squared", "another rate", "subtracted", "count", "compounding"),
     "second_scope": ("global norm", "leaf norm", "leaf mean"),
@@ -217,6 +218,7 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("second", "m squared"): rule.first == "none",
         ("second", "product"): rule.first == "none",
         ("second", "largest of m"): rule.first == "none",
+        ("second", "largest weighted with eps"): not rule.second.startswith("largest"),
         ("second", "largest of m with eps"): rule.first == "none" or not rule.second.startswith("largest"),
         ("second", "m for v"): rule.first == "none",
         ("second", "old m for v"): rule.first == "none",

@@ -28,6 +28,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "none": "gradients are not clipped",
         "value": "gradients are clipped element by element",
         "global norm": "gradients are clipped by their global norm",
+        "squared global norm": "gradients are clipped by their squared global norm, without the root",
         "leaf norm": "gradients are clipped by the norm of each leaf",
         "scaled leaf norm": "gradients are always divided by the norm of their leaf, and multiplied by c",
         "scaled global norm": "gradients are always divided by their global norm, and multiplied by c",
@@ -124,6 +125,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "largest of m": "the second moment is max(β₂ v, |m|) instead of max(β₂ v, |g|)",
         "largest of m with eps": "the second moment is max(β₂ v, |m| + ε) instead of max(β₂ v, |g| + ε)",
         "largest weighted": "the second moment is max(β₂ v, (1 - β₂) |g|)",
+        "largest weighted with eps": "the second moment is max(β₂ v, (1 - β₂) |g| + ε)",
         "largest with eps": "the second moment is max(β₂ v, |g| + ε)",
         "belief": "the second moment averages (g - m)² with the new m",
         "belief absolute": "the second moment averages |g - m| instead of (g - m)²",
@@ -209,7 +211,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "multiplied": "the step is multiplied by the root of the second moment instead of divided",
     },
     "eps": {
-        "none": "there is no ε",
+        "none": "there is no ε, or it is too small to be observed",
         "none with NaN": "there is no ε, so 0 / 0 gives NaN",
         "added to the step": "ε is added to the step instead of the root, as in λ m / √v + ε without parentheses",
         "outside": "ε is added outside the root, after the bias correction",
@@ -388,7 +390,7 @@ CHOICES: dict[str, dict[str, str]] = {
 # Descriptions for rules that divide by v itself instead of its root, see `update_rule.is_linear`
 WITHOUT_ROOT: dict[str, dict[str, str]] = {
     "eps": {
-        "none": "no ε is added to the denominator",
+        "none": "no ε is added to the denominator, or one that is too small to be observed",
         "added to the step": "ε is added to the step instead of the denominator, as in λ m / v + ε without parentheses",
         "outside": "ε is added to the denominator, after the bias correction",
         "inside": "ε is added to the second moment in the denominator, after the bias correction",

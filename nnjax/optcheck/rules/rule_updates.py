@@ -98,6 +98,7 @@ SECOND: Choices = {
     "largest of m": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m)),
     "largest of m with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(m) + h.eps),
     "largest weighted": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g)),
+    "largest weighted with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, (1 - h.b2) * np.abs(g) + h.eps),
     "largest with eps": lambda h, s, g, m, t: np.maximum(h.b2 * s.v, np.abs(g) + h.eps),
     "belief": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * (g - m) ** 2,
     "belief absolute": lambda h, s, g, m, t: h.b2 * s.v + (1 - h.b2) * np.abs(g - m),
@@ -495,6 +496,7 @@ def _clip(
         norm = _leaf_norms(g, leaf)
     else:
         norm = np.sqrt((g**2).sum(-1, keepdims=True)) if global_norm is None else np.asarray(global_norm)
+    norm = norm**2 if clip == "squared global norm" else norm
     if "unit" in clip:
         return g / np.where(norm + h.eps > 0, norm + h.eps, 1.0)
     if "scaled" in clip:

@@ -8,7 +8,8 @@ GRADIENT_DECAY = ("l2", "l2 and decoupled", "l2 in m", "l2 in v", "l2 wrong sign
 LAMB = ("lamb", "lamb clipped", "lamb inverted")  # trust ratios that include weight decay
 # Hyper-parameters with the initial values of the state
 STARTS = ("first_start", "second_start", "velocity_start", "rescaling_start")
-WITH_EPS = ("largest with eps", "largest ever with eps", "largest of m with eps")  # second moments that contain ε
+# Second moments that contain ε
+WITH_EPS = ("largest with eps", "largest ever with eps", "largest of m with eps", "largest weighted with eps")
 LINEAR = ("largest", "largest ever", "largest of m", "largest weighted", *WITH_EPS, "absolute")  # see `is_linear`
 # First moments that the step averages with β₁
 LION = (

@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "dampening": (0.1, 0.5, 0.9),
     "weight_decay": (1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 0.05, 0.1),
     "clip": (0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
+    "eps_state": (1e-16, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6),
     "momentum_decay": (4e-3, 1.0),
     "first_start": (0.0, 1e-6, 0.1, 1.0),
     "second_start": (0.0, 1e-6, 0.1, 1.0),
@@ -34,6 +35,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "rate_decay": (1e-3, 1e-2, 0.05, 0.1, 0.5, 0.9),
     "period": (2, 3, 4, 5, 8, 10),
 }
+MORE_NUMBERS = ("momentum_decay", "eps_state")  # of NAdam and AdaBelief
 LATE = ("decay", "first_storage", "second_storage", "maximum", "schedule")  # see `_is_late`
 EARLY = ("minimum", "corrected twice", "of m", "warm-up")  # choices at these places with an effect on the first step
 ELEMENTS = 24  # number of elements that are compared first
@@ -148,8 +150,8 @@ def _spread(target: Target, places: np.ndarray) -> np.ndarray:
 
 def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Iterator[tuple[Formula, int]]:
     """Yield settings of a rule whose first step agrees with the target, and how many hyper-parameters differ."""
-    used = (*hyper_names(start.rule), *STARTS, "momentum_decay")
-    more = () if np.isinf(start.hyper.momentum_decay) else ("momentum_decay",)  # of NAdam
+    used = (*hyper_names(start.rule), *STARTS, *MORE_NUMBERS)
+    more = _more_numbers(rule, start.hyper)
     names = (
         *hyper_names(rule),
         *more,
@@ -170,6 +172,22 @@ def _viable(rule: Any, start: Formula, numbers: int, first: _FirstStep) -> Itera
         different = counts[i] + (rate != start.hyper.learning_rate)
         if different <= numbers:
             yield Formula(rule, settings[i]._replace(learning_rate=rate)), int(different)
+
+
+def one_number(start: Formula) -> Iterator[Formula]:
+    """Yield the formula with a usual value of one hyper-parameter, except the learning rate."""
+    for name in (*hyper_names(start.rule), *_more_numbers(start.rule, start.hyper)):
+        doubled = [start.hyper.weight_decay * factor for factor in (2, 0.5)] if name == "weight_decay" else []
+        for value in (*VALUES.get(name, ()), *doubled):
+            if value != getattr(start.hyper, name):
+                yield start._replace(hyper=start.hyper._replace(**{name: value}))
+
+
+def _more_numbers(rule: Any, hyper: HyperParams) -> list[str]:
+    """Return the hyper-parameters of a rule that are usually zero or infinite, if they are not."""
+    used = {"momentum_decay": np.isfinite(hyper.momentum_decay), "eps_state": hyper.eps_state > 0}
+    used["eps_state"] &= "in state" in getattr(rule, "eps", "")
+    return [name for name in MORE_NUMBERS if used[name]]
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
 from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import STARTS, Formula, HyperParams
 from nnjax.optcheck.search.budget import Attempt, Budget
-from nnjax.optcheck.search.few_differences import few_differences
+from nnjax.optcheck.search.few_differences import few_differences, one_number
 from nnjax.optcheck.search.fitting import (
     Fit,
     Target,
@@ -150,6 +150,7 @@ def _stages(
 ) -> Iterator[Stage]:
     """Yield the levels of the search around a start, simplest first."""
     yield Stage("the reference", 0, False, [Attempt(start)])
+    yield Stage("the reference with one usual number", 1, False, _one_number(start, target))
     yield Stage(NUMBERS, 1, True, (Attempt(fit(formula, target)) for formula in budget.limit([start])))
     yield Stage("one other choice", 1, False, _one_choice(target, start, budget))
     yield Stage(LIBRARIES, 2, False, budget.limit(_library(start.hyper, target)))
@@ -177,6 +178,13 @@ def _stages(
         ranked = _by_cost(attempts, target)
         yield Stage(PAIRS, 4, True, _fit_exactly(ranked, target, budget), near=False)
         yield Stage(TRIPLES, 4, True, _third_choices(ranked[:CLOSEST]), near=False)
+
+
+def _one_number(start: Formula, target: Target) -> Iterator[Attempt]:
+    """Yield the start with a fitted learning rate, and with usual values of other numbers, without a fit."""
+    yield Attempt(fit_learning_rate(start, target))
+    for formula in one_number(start) if is_moments(start.rule) else ():
+        yield Attempt(formula)
 
 
 def _one_choice(target: Target, start: Formula, budget: Budget) -> Iterator[Attempt]:
