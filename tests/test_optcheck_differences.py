@@ -731,7 +731,7 @@ def test_rules_without_a_root_are_not_described_with_one():
 def test_epsilon_of_adamax_is_in_the_denominator():
     (cause,) = causes_of(ADAMAX, ADAMAX._replace(rule=ADAMAX.rule._replace(eps="outside")))
     assert cause.candidate == "ε is added to the denominator"
-    assert cause.reference == "no ε is added to the denominator"
+    assert cause.reference == "no ε is added to the denominator, or one that is too small to be observed"
 
 
 def test_the_impact_of_rare_sign_flips_is_their_share():
