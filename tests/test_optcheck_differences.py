@@ -554,6 +554,33 @@ def test_each_wrong_rectification_is_named(place, choice):
     assert found(updates, RADAM) == [{f"{place}-{choice}"}]
 
 
+TORCH_NADAM = LIBRARY_RULES["torch.nadam"]
+
+
+@pytest.mark.parametrize(
+    ("place", "choice"),
+    [
+        (place, choice)
+        for place in ("ahead_factor", "ahead_correction", "gradient_weight", "gradient_correction", "momentum_schedule")
+        for choice in CHOICES[place]
+        if choice != getattr(TORCH_NADAM.rule, place)
+    ],
+)
+def test_each_wrong_look_ahead_is_named_also_next_to_another_mistake(place, choice):
+    rule = TORCH_NADAM.rule._replace(**{place: choice})
+    assert found(update_array(TORCH_NADAM._replace(rule=rule), INPUTS), TORCH_NADAM) == [{f"{place}-{choice}"}]
+    rule = rule._replace(first="with schedule")
+    both = found(update_array(TORCH_NADAM._replace(rule=rule), INPUTS), TORCH_NADAM)
+    assert both == [{f"{place}-{choice}", "first-with schedule"}]
+
+
+def test_numbers_of_nadam_and_adabelief_are_named():
+    for name, number, value in (("torch.nadam", "momentum_decay", 1.0), ("optax.adabelief", "eps_state", 1e-8)):
+        start = LIBRARY_RULES[name]
+        updates = update_array(start._replace(hyper=start.hyper._replace(**{number: value})), INPUTS)
+        assert found(updates, start) == [{number}], name
+
+
 @pytest.mark.parametrize(
     ("divisor", "truth"),
     [

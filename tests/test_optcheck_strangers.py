@@ -183,6 +183,24 @@ def test_both_moments_may_be_called_mu_and_nu():
     assert "step(t = 0, 1, …, grads, params, state, state)" in report.called
 
 
+def test_an_optimizer_may_skip_its_first_steps():
+    torch = pytest.importorskip("torch")
+
+    class Late(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+            self.t = 0
+
+        @torch.no_grad()
+        def step(self):
+            self.t += 1
+            for p in self.param_groups[0]["params"] if self.t > 5 else ():
+                p.sub_(0.01 * p.grad)
+
+    report = optcheck.compare(Late, Late)
+    assert report.matches
+
+
 def test_a_transformation_of_matrices_only():
     def update(grads, state, params=None):
         if any(g.ndim != 2 for g in jax.tree.leaves(grads)):

@@ -329,6 +329,7 @@ def _direction(formula: Formula) -> tuple[list[str], str]:
         d = _ratio(rule, _bracket(d))
     definitions: list[str] = []
     if rule.rectification != "none":
+        d = _ratio(rule, _moment("m", rule.first_lag)) if rule.rectifier == "raw m" else d
         definitions, d = _rectified(rule, f"{m} + w θ" if rule.decay == "preconditioned" else m, d), "d"
     if rule.sign != "none":
         d = f"{rule.sign}{d if d[0] == '(' and _bracket(d) == d else f'({d})'}"
@@ -359,9 +360,9 @@ def _look_ahead(rule: UpdateRule, varies: bool) -> str:
 
 def _rectified(rule: UpdateRule, m: str, d: str) -> list[str]:
     """Return the equations of RAdam's step d."""
-    below = {"corrected m": m, "raw m": "m", "no step": "0"}[rule.below]
+    below = {"corrected m": m, "raw m": "m", "gradient": "g", "no step": "0"}[rule.below]
     r = f"√({RECTIFIER})"
-    r = {"root": r, "raw m": r, "without root": RECTIFIER, "inverted": f"1 / {r}"}[rule.rectifier]
+    r = {"missing": "1", "without root": RECTIFIER, "inverted": f"1 / {r}"}.get(rule.rectifier, r)
     return [
         f"ρ_∞ = 2/(1 - β₂){'' if rule.rho == 'wrong limit' else ' - 1'}",
         f"ρ_t = {RHO[rule.rho]}",

@@ -277,11 +277,13 @@ CHOICES: dict[str, dict[str, str]] = {
         "root": "rectified steps are multiplied by r, which is a root",
         "without root": "rectified steps are multiplied by r², without the root",
         "inverted": "rectified steps are divided by r",
+        "missing": "rectified steps are not multiplied by r",
         "raw m": "rectified steps follow the first moment without bias correction",
     },
     "below": {
         "corrected m": "steps that are not rectified follow the bias-corrected first moment",
         "raw m": "steps that are not rectified follow the first moment without bias correction",
+        "gradient": "steps that are not rectified follow the gradient",
         "no step": "steps that are not rectified are zero",
     },
     "sign": {

@@ -337,7 +337,7 @@ def _direction(
     state = state._replace(product=product)
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
-    d = d if rule.rectification == "none" else _rectify(rule, h.b2, numerator, c1, d, t)
+    d = d if rule.rectification == "none" else _rectify(rule, h.b2, (numerator, c1), g_first, d, t)
     d = {"none": d, "sign": np.sign(d), "tanh": np.tanh(d)}[rule.sign]
     if rule.rescaling != "none":
         d, step_square = _rescale(rule, h, state.step_square, d, g)
@@ -535,17 +535,20 @@ def _denominator(rule: UpdateRule, h: HyperParams, v: np.ndarray, c2: Number) ->
     return np.asarray(DENOMINATOR[rule.eps](root, h, v, v / c2 + h.eps_root, c2))
 
 
-def _rectify(rule: UpdateRule, b2: Number, numerator: np.ndarray, c1: Number, d: np.ndarray, t: Number) -> np.ndarray:
-    """Return RAdam's step: `d` times r if ρ is large enough, else the numerator of `d`, or 0.
+def _rectify(
+    rule: UpdateRule, b2: Number, moment: tuple[np.ndarray, Number], g: np.ndarray, d: np.ndarray, t: Number
+) -> np.ndarray:
+    """Return RAdam's step: `d` times r if ρ is large enough, else the numerator of `d`, the gradient or 0.
 
     Args:
       rule: the rule.
       b2: decay rate of the second moment.
-      numerator: the first moment, divided by its bias correction.
-      c1: the bias correction.
+      moment: the first moment, divided by its bias correction, and the bias correction.
+      g: the gradient.
       d: the step before the rectification.
       t: the counter.
     """
+    numerator, c1 = moment
     rho_max = 2 / (1 - b2) - (0 if rule.rho == "wrong limit" else 1)
     n = t + 1 if rule.rho == "t + 1" else t
     rho = rho_max - (1 if rule.rho == "without 2" else 2) * n * b2**n / (1 - b2**n)
@@ -553,9 +556,9 @@ def _rectify(rule: UpdateRule, b2: Number, numerator: np.ndarray, c1: Number, d:
     large = rho > (4 if rule.rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
     square = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
-    r = {"without root": square, "inverted": 1 / np.sqrt(square)}.get(rule.rectifier, np.sqrt(square))
+    r = {"without root": square, "inverted": 1 / np.sqrt(square), "missing": 1.0}.get(rule.rectifier, np.sqrt(square))
     d = d * c1 if rule.rectifier == "raw m" else d
-    below = {"corrected m": numerator, "raw m": numerator * c1, "no step": np.zeros_like(numerator)}[rule.below]
+    below = {"corrected m": numerator, "raw m": numerator * c1, "gradient": g}.get(rule.below, np.zeros_like(numerator))
     return np.asarray(np.where(large, r * d, below))
 
 
