@@ -574,6 +574,16 @@ def test_each_wrong_look_ahead_is_named_also_next_to_another_mistake(place, choi
     assert both == [{f"{place}-{choice}", "first-with schedule"}]
 
 
+@pytest.mark.parametrize(
+    "choice", ["squared global norm", "global norm of sizes", "global 1-norm", "global sum of norms"]
+)
+def test_clipping_by_a_wrong_norm_is_named(choice):
+    start = LIBRARY_RULES["momentum"]
+    start = start._replace(rule=start.rule._replace(clip="global norm"))
+    updates = update_array(start._replace(rule=start.rule._replace(clip=choice)), INPUTS)
+    assert found(updates, start) == [{f"clip-{choice}"}]
+
+
 def test_numbers_of_nadam_and_adabelief_are_named():
     for name, number, value in (("torch.nadam", "momentum_decay", 1.0), ("optax.adabelief", "eps_state", 1e-8)):
         start = LIBRARY_RULES[name]

@@ -9,6 +9,9 @@ CLIP = {
     "value": "clip(g, ±c)",
     "global norm": "g · min(1, c/‖all g‖)",
     "squared global norm": "g · min(1, c/‖all g‖²)",
+    "global norm of sizes": "g · min(1, c/√(sum of all |g|))",
+    "global 1-norm": "g · min(1, c/(sum of all |g|))",
+    "global sum of norms": "g · min(1, c/(‖g₁‖ + ‖g₂‖ + …))",
     "leaf norm": "g · min(1, c/‖g‖)",
     "scaled leaf norm": "c g / ‖g‖",
     "scaled global norm": "c g / ‖all g‖",
@@ -128,6 +131,7 @@ RHO = {  # ρ_t of RAdam
     "t": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
     "t + 1": "ρ_∞ - 2 (t + 1) β₂ᵗ⁺¹/(1 - β₂ᵗ⁺¹)",
     "without 2": "ρ_∞ - t β₂ᵗ/(1 - β₂ᵗ)",
+    "with b1": "ρ_∞ - 2 t β₂ᵗ/(1 - β₁ᵗ)",
     "precedence": "ρ_∞ - 2 t β₂ᵗ/1 - β₂ᵗ",
     "wrong limit": "ρ_∞ - 2 t β₂ᵗ/(1 - β₂ᵗ)",
 }

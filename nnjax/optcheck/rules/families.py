@@ -33,6 +33,7 @@ FAMILIES: dict[type, Family] = {
 }
 RULE = "rule"  # `Edit.place` of an edit that changes the family
 MOMENTS = "moments"  # the family of UpdateRule
+CLIPS_BY_NORM = ("global norm", "squared global norm", "scaled global norm", "unit global norm")
 
 
 def family_name(rule: Any) -> str:
@@ -139,12 +140,12 @@ def is_by_tree(rule: Any) -> bool:
     """Return True if the update of an element depends on all leaves."""
     if type(rule) in FAMILIES:
         return FAMILIES[type(rule)].by_tree
-    return "global norm" in rule.clip or rule.second_scope == "global norm"
+    return "global" in rule.clip or rule.second_scope == "global norm"
 
 
 def clips_by_tree(rule: Any) -> bool:
     """Return True if the update of an element depends on others only by the global norm of the gradients."""
-    if type(rule) in FAMILIES or "global norm" not in rule.clip or rule.clip.startswith("step "):
+    if type(rule) in FAMILIES or rule.clip not in CLIPS_BY_NORM:
         return False
     others = (rule.rounding, rule.accumulation, rule.variance, rule.centre, rule.trust)
     return rule.second_scope == "element" and others == ("none",) * len(others)

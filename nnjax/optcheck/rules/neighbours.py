@@ -165,6 +165,10 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
         ("first_storage", "float16"): rule.first not in ("ema", "trace"),
         ("second_storage", "bfloat16"): rule.second not in DECAYING,
         ("second_storage", "float16"): rule.second not in DECAYING,
+        **{
+            ("clip", choice): "global" not in rule.clip  # clipping by a wrong norm is a mistake only if there is a norm
+            for choice in ("squared global norm", "global norm of sizes", "global 1-norm", "global sum of norms")
+        },
         ("first_storage", "corrected"): rule.first_correction == "none",
         ("second_storage", "corrected"): no_correction,
         ("first", "another rate"): no_first_correction,  # the same as a different β₁

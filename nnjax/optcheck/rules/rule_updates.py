@@ -221,6 +221,16 @@ DECAY: Choices = {
 }
 
 
+WRONG_NORMS: Choices = {
+    "squared global norm": lambda g, norm, leaf: norm**2,
+    "global norm of sizes": lambda g, norm, leaf: np.sqrt(np.abs(g).sum(-1, keepdims=True)),
+    "global 1-norm": lambda g, norm, leaf: np.abs(g).sum(-1, keepdims=True),
+    "global sum of norms": lambda g, norm, leaf: sum(
+        np.sqrt((g[..., leaf == i] ** 2).sum(-1, keepdims=True)) for i in np.unique(leaf)
+    ),
+}
+
+
 def updates(formula: Formula, inputs: Inputs) -> Iterator[np.ndarray]:
     """Yield the update of each step.
 
@@ -337,7 +347,7 @@ def _direction(
     state = state._replace(product=product)
     numerator = numerator + h.weight_decay * p if rule.decay == "preconditioned" else numerator
     d = numerator if rule.second == "none" else _divide(rule, h, numerator, v_step, c2)
-    d = d if rule.rectification == "none" else _rectify(rule, h.b2, (numerator, c1), g_first, d, t)
+    d = d if rule.rectification == "none" else _rectify(rule, (h.b1, h.b2), (numerator, c1), g_first, d, t)
     d = {"none": d, "sign": np.sign(d), "tanh": np.tanh(d)}[rule.sign]
     if rule.rescaling != "none":
         d, step_square = _rescale(rule, h, state.step_square, d, g)
@@ -496,7 +506,8 @@ def _clip(
         norm = _leaf_norms(g, leaf)
     else:
         norm = np.sqrt((g**2).sum(-1, keepdims=True)) if global_norm is None else np.asarray(global_norm)
-    norm = norm**2 if clip == "squared global norm" else norm
+    if clip in WRONG_NORMS:
+        norm = WRONG_NORMS[clip](g, norm, leaf)
     if "unit" in clip:
         return g / np.where(norm + h.eps > 0, norm + h.eps, 1.0)
     if "scaled" in clip:
@@ -536,23 +547,29 @@ def _denominator(rule: UpdateRule, h: HyperParams, v: np.ndarray, c2: Number) ->
 
 
 def _rectify(
-    rule: UpdateRule, b2: Number, moment: tuple[np.ndarray, Number], g: np.ndarray, d: np.ndarray, t: Number
+    rule: UpdateRule,
+    rates: tuple[Number, Number],
+    moment: tuple[np.ndarray, Number],
+    g: np.ndarray,
+    d: np.ndarray,
+    t: Number,
 ) -> np.ndarray:
     """Return RAdam's step: `d` times r if ρ is large enough, else the numerator of `d`, the gradient or 0.
 
     Args:
       rule: the rule.
-      b2: decay rate of the second moment.
+      rates: the decay rates β₁ and β₂.
       moment: the first moment, divided by its bias correction, and the bias correction.
       g: the gradient.
       d: the step before the rectification.
       t: the counter.
     """
-    numerator, c1 = moment
+    (b1, b2), (numerator, c1) = rates, moment
     rho_max = 2 / (1 - b2) - (0 if rule.rho == "wrong limit" else 1)
     n = t + 1 if rule.rho == "t + 1" else t
     rho = rho_max - (1 if rule.rho == "without 2" else 2) * n * b2**n / (1 - b2**n)
-    rho = rho_max - 2 * n * b2**n - b2**n if rule.rho == "precedence" else rho
+    if rule.rho in ("precedence", "with b1"):
+        rho = rho_max - 2 * n * b2**n / (1 - b1**n) if rule.rho == "with b1" else rho_max - 2 * n * b2**n - b2**n
     large = rho > (4 if rule.rectification == "above 4" else 5)
     safe = np.where(large, rho, 6.0)
     square = (safe - 4) * (safe - 2) * rho_max / ((rho_max - 4) * (rho_max - 2) * safe)
