@@ -644,6 +644,31 @@ def radam(rate, b1=0.9, b2=0.999):
     return init, update
 
 
+class ExactNAdam:
+    """NAdam whose product of momentum coefficients is not rounded to float32, unlike PyTorch's."""
+
+    def __init__(self):
+        self.m, self.v, self.t, self.product = {}, {}, 0, 1.0
+
+    def step(self, params, grads):
+        self.t += 1
+        mu, after = (0.9 * (1 - 0.5 * 0.96 ** (t * 0.004)) for t in (self.t, self.t + 1))
+        self.product *= mu
+        for name, g in grads.items():
+            self.m[name] = 0.9 * self.m.get(name, 0) + 0.1 * g
+            self.v[name] = 0.999 * self.v.get(name, 0) + 0.001 * g * g
+            ahead = after * self.m[name] / (1 - self.product * after) + (1 - mu) * g / (1 - self.product)
+            params[name] -= 2e-3 * ahead / (np.sqrt(self.v[name] / (1 - 0.999**self.t)) + 1e-8)
+        return params
+
+
+def test_an_exact_nadam_matches_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    assert optcheck.compare(ExactNAdam(), torch.optim.NAdam).ok
+    wrong = optcheck.compare(ExactNAdam(), functools.partial(torch.optim.NAdam, eps=1e-6))
+    assert {cause.id for cause in wrong.causes} == {"eps", "product_storage-raw"}
+
+
 def test_rounding_of_the_candidate_in_float32_is_a_note():
     report = optcheck.compare(radam(1e-3), "torch.radam")
     assert report.ok

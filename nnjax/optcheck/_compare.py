@@ -28,7 +28,14 @@ from nnjax.optcheck.search.causes import check_ids
 from nnjax.optcheck.search.diagnosis import MAX_FITS, Diagnosis, diagnose, diagnose_match
 from nnjax.optcheck.trace.deadline import Deadline, exits_are_errors, interrupt_at
 from nnjax.optcheck.trace.gradient_script import MORE_STEPS, GradientScript, gradient_script, second_script
-from nnjax.optcheck.trace.observations import Observation, loss_by_rounding, observe, observe_both_dtypes, summarise
+from nnjax.optcheck.trace.observations import (
+    Observation,
+    loss_by_rounding,
+    observe,
+    observe_both_dtypes,
+    summarise,
+    with_rounded_product,
+)
 from nnjax.optcheck.trace.tolerance import RELATIVE
 from nnjax.types import PyTree
 
@@ -109,11 +116,15 @@ def compare(
         titles = _title(candidate, ours, "the candidate"), _title(reference, theirs, "the reference")
         if violations := structure_violations(ours):
             return Report(*titles, seconds=time.perf_counter() - start, violations=tuple(violations))
-        observations = list(observe_both_dtypes(ours, theirs, deadline))
+        guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
+        observations = [
+            with_rounded_product(observation, guess) for observation in observe_both_dtypes(ours, theirs, deadline)
+        ]
         pair, options = (candidate, reference), (kind, init, order)
         if hparams is not None:
             script = gradient_script(scheduled=True, ndim=ours.ndim)
-            observations += _observe_with_schedule(script, pair, hparams, options, deadline)
+            more = _observe_with_schedule(script, pair, hparams, options, deadline)
+            observations += [with_rounded_product(observation, guess) for observation in more]
         scheduled = len(observations) > 2
         own = _own_violations(contract_violations(ours, deadline), theirs, deadline)
 
@@ -121,11 +132,13 @@ def compare(
             """Run both optimizers on the other script than in an observation, with the same schedule."""
             if name == SCHEDULED:
                 script = second_script(scheduled=True, ndim=ours.ndim)
-                return _observe_with_schedule(script, pair, hparams or {}, options, deadline)[0]
+                scheduled = _observe_with_schedule(script, pair, hparams or {}, options, deadline)[0]
+                return with_rounded_product(scheduled, guess)
             if name == SECOND:
                 return observations[0]
             script = second_script(ndim=max(ours.ndim, getattr(theirs, "ndim", 0)))
-            return observe(ours, theirs, dtype, deadline, script)._replace(name=SECOND)
+            second = observe(ours, theirs, dtype, deadline, script)._replace(name=SECOND)
+            return with_rounded_product(second, guess)
 
         passes = tuple(summarise(observation) for observation in observations)
         if all(part.divergence is None for part in passes):
@@ -137,7 +150,6 @@ def compare(
         in_float64 = [i for i in wrong if passes[i].dtype == "float64"]
         index = (in_float64 or wrong or [2 if scheduled else 0])[-1]
         is_torch = isinstance(theirs, Adapter) and theirs.kind == "torch"
-        guess = theirs if isinstance(theirs, Formula) else _guess(reference, hparams)
         if wrong and not in_float64:
             diagnosis = Diagnosis(guess, remark=SAME_IN_FLOAT64)
         elif wrong:

@@ -6,11 +6,12 @@ import numpy as np
 
 from nnjax.optcheck.calling.adapter import Adapter
 from nnjax.optcheck.calling.kinds import NotAnOptimizerError
+from nnjax.optcheck.rules.families import update_array
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.trace.deadline import Deadline
 from nnjax.optcheck.trace.gradient_script import MAGNITUDES, PATTERNS, GradientScript, gradient_script, unflatten
 from nnjax.optcheck.trace.tolerance import Divergence, first_divergence, tolerance, within
-from nnjax.optcheck.trace.traces import Trace, rounding_error, trace, trace_formula
+from nnjax.optcheck.trace.traces import Trace, rounding_error, trace, trace_formula, trace_inputs
 from nnjax.types import PyTree
 
 ROUNDING = 0.02  # largest relative rounding error of a candidate that matches in float64
@@ -106,6 +107,16 @@ def observe_both_dtypes(
         updates = single.candidate.updates
         own = np.nan_to_num(np.minimum(np.abs(updates - double.candidate.updates), ROUNDING * np.abs(updates)))
     return double, single._replace(reference_error=error, candidate_error=own)
+
+
+def with_rounded_product(observation: Observation, reference: Formula | None) -> Observation:
+    """Add the rounding error of PyTorch's NAdam, which rounds a product to float32 even for float64 parameters."""
+    if reference is None or getattr(reference.rule, "product_storage", "raw") != "float32":
+        return observation
+    inputs = trace_inputs(observation.reference, observation.script)
+    exact = reference._replace(rule=reference.rule._replace(product_storage="raw"))
+    error = np.abs(update_array(reference, inputs) - update_array(exact, inputs))
+    return observation._replace(reference_error=observation.reference_error + error)
 
 
 def loss_by_rounding(observation: Observation) -> float:
