@@ -7,7 +7,7 @@ from nnjax.optcheck.rules.neighbours import Edit
 from nnjax.optcheck.rules.update_rule import Formula
 from nnjax.optcheck.search.fitting import Target, reproduces
 
-MOST_ATTEMPTS = 60_000  # formulas of a level that are compared after the first step
+MOST_ATTEMPTS = 40_000  # formulas of a level that are compared after the first step
 LARGEST_EPS = 100.0  # rules with a larger ε are excluded, because they act like rules without a second moment
 T = TypeVar("T")
 
