@@ -1,6 +1,7 @@
 """For each rule of the contract, one optimizer that violates only it; correct optimizers violate none."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from jax.example_libraries import optimizers as triples
 from optax import contrib
 
-from nnjax import optim
+from nnjax import optcheck, optim
 from nnjax.optcheck.calling.adapters import adapt
 from nnjax.optcheck.contract.contract_checks import contract_violations
 from nnjax.optcheck.trace.deadline import Deadline, TimeLimitError
@@ -442,3 +443,24 @@ def test_torch(wrong):
 
     found = [violation.rule for violation in look(functools.partial(Changed, lr=1e-2, momentum=0.9))]
     assert (wrong in found) if wrong else found == []
+
+
+NUMPY_SGD = """
+import numpy as np
+
+
+def step(params, grads, state):
+    norm = sum(np.sum(g**2) for g in grads.values())
+    scale = 1.0 / max(norm, 1.0)
+    return {name: p - 0.01 * scale * grads[name] for name, p in params.items()}, state
+"""
+
+
+@pytest.mark.parametrize(("more", "severity"), [("", "note"), ("import jax\n", "violation")])
+def test_numpy_code_with_a_python_condition_is_not_held_to_jit(more, severity, tmp_path, monkeypatch):
+    name = f"numpy_sgd_{severity}"
+    (tmp_path / f"{name}.py").write_text(more + NUMPY_SGD)
+    monkeypatch.syspath_prepend(tmp_path)
+    step = importlib.import_module(name).step
+    violations = optcheck.compare(step, step).violations
+    assert [violation.severity for violation in violations] == [severity]

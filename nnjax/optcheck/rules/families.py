@@ -19,7 +19,7 @@ from nnjax.optcheck.rules.named.schedule_free import SCHEDULE_FREE, ScheduleFree
 from nnjax.optcheck.rules.named.sophia import SOPHIA, SophiaRule
 from nnjax.optcheck.rules.neighbours import Edit, Neighbour
 from nnjax.optcheck.rules.rule_choices import CHOICES, USUAL_VALUES, WITHOUT_ROOT
-from nnjax.optcheck.rules.update_rule import Formula, HyperParams, Inputs, UpdateRule, is_linear
+from nnjax.optcheck.rules.update_rule import LION, Formula, HyperParams, Inputs, UpdateRule, is_linear
 
 FAMILIES: dict[type, Family] = {
     AdafactorRule: ADAFACTOR,
@@ -111,6 +111,8 @@ def sentence(rule: Any, place: str, choice: str) -> str:
         text = WITHOUT_ROOT.get(place, {}).get(choice, text)
     if is_moments(rule) and place == "eps" and rule.second_correction == "none":
         text = text.replace(", after the bias correction", "")
+    if place == "first_lag" and is_moments(rule) and rule.first in LION:
+        text = choices_of(rule)["first"][rule.first]
     return text
 
 

@@ -253,7 +253,7 @@ CHOICES: dict[str, dict[str, str]] = {
     },
     "gradient_correction": {
         "t": "the look-ahead corrects the gradient",
-        "none": "the look-ahead does not correct (1 - β₁) g",
+        "none": "the look-ahead does not correct the gradient",
     },
     "momentum_schedule": {
         "half": "NAdam's μ_t is β₁ (1 - ½ · .96^(ψ t))",
