@@ -456,11 +456,11 @@ def step(params, grads, state):
 """
 
 
-@pytest.mark.parametrize(("more", "severity"), [("", "note"), ("import jax\n", "violation")])
-def test_numpy_code_with_a_python_condition_is_not_held_to_jit(more, severity, tmp_path, monkeypatch):
-    name = f"numpy_sgd_{severity}"
+@pytest.mark.parametrize(("more", "rule"), [("", "runs eagerly only"), ("import jax\n", "jit")])
+def test_numpy_code_with_a_python_condition_is_not_held_to_jit(more, rule, tmp_path, monkeypatch):
+    name = f"numpy_sgd_{len(more)}"
     (tmp_path / f"{name}.py").write_text(more + NUMPY_SGD)
     monkeypatch.syspath_prepend(tmp_path)
     step = importlib.import_module(name).step
     violations = contract_violations(adapt(step), Deadline(None))
-    assert [violation.severity for violation in violations] == [severity]
+    assert [violation.rule for violation in violations if violation.rule != "NaN spreads"] == [rule]
