@@ -133,7 +133,7 @@ def test_options_are_suggested(wrong, meant):
 
 
 def test_all_meanings_are_options():
-    known = "".join(succeed(command, "--help").out for command in ("train", "sweep", "search", "predict"))
+    known = "".join(succeed(command, "--help").out for command in ("train", "sweep", "search", "predict", "optcheck"))
     assert all(meant in known for meant in MEANINGS.values())
 
 

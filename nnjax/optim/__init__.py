@@ -35,7 +35,7 @@ optimizers agree once these have the same values:
     optax.rmsprop(r) ≠ keras.rmsprop: eps
     optax.adam(r) ≠ keras.adam: eps, eps-outside
     optax.amsgrad(r) ≠ torch.Adam(lr=r, amsgrad=True): maximum-corrected
-    optax.nadam(r) ≠ torch.nadam: momentum_decay, product_storage-float32
+    optax.nadam(r) ≠ torch.nadam: momentum_decay, product_storage-raw
     optax.nadam(r) ≠ keras.nadam: eps, momentum_decay
     optax.radam(r) ≠ torch.RAdam(lr=r): eps-outside
     optax.adagrad(r) ≠ torch.Adagrad(lr=r): eps, eps-inside, second_start
