@@ -235,4 +235,4 @@ def test_the_time_limit_includes_imports(mine, tmp_path):
     (tmp_path / "sleeps.py").write_text("import time\ndef step(params, grads):\n    time.sleep(100)\n")
     start = time.monotonic()
     assert process("optcheck", "sleeps.py:step", "--against", "sgd", "--seconds", "8").code == 4
-    assert time.monotonic() - start < 10  # imports alone take more than 2 s
+    assert time.monotonic() - start < 8.8

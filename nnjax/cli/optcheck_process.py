@@ -16,7 +16,7 @@ from typing import Any
 from nnjax.cli import options as o
 
 CANNOT_RUN = 4  # exit code
-EXIT_SECONDS = 0.1  # time to remove the temporary files and to exit
+EXIT_SECONDS = 0.5  # time to kill the process, remove the temporary files and exit, on a busy machine
 MAX_FITS_IN_AUDIT = 300  # for each optimizer
 # the fits are too small to benefit from several threads
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -19,7 +19,7 @@ LEAST = 6  # smallest number of steps from which a formula is concluded
 DIGITS = (1, 2, 3, 4, 5)  # numbers of digits of a bound or an ε that are tried
 POWERS = (1, 2)
 PRECISE = 1e-10  # formulas with a smaller relative error are equally good
-WORSE = 10  # formulas whose error is so many times that of the best one are wrong
+WORSE = 10  # formulas with a larger multiple of the smallest error are wrong
 
 
 class LeafFactor(NamedTuple):

@@ -299,7 +299,7 @@ def _unknown(diagnosis: Diagnosis) -> list[str]:
     """Return lines with the number of rules tried at each level, and what was not tried."""
     if diagnosis.remark.startswith("all updates"):  # no rule was tried
         return [f"cause: {diagnosis.remark}"]
-    if diagnosis.explanations:  # without a rule of the reference, a formula is no cause
+    if diagnosis.explanations:  # causes need the rule of the reference
         return ["cause: unknown, because the rule of the reference is unknown; the rule of the candidate is above"]
     if not diagnosis.levels:
         return ["cause: unknown; the rule of the reference is unknown, and no equation that was read differs"]

@@ -239,6 +239,11 @@ def _duplicates(rule: UpdateRule) -> set[tuple[str, str]]:
     return {choice for choice, is_duplicate in duplicates.items() if is_duplicate}
 
 
+def is_duplicate(edit: Edit, rule: UpdateRule) -> bool:
+    """Return True if a choice has no effect on a rule, or the same effect as a different choice."""
+    return (edit.place, edit.new) in _duplicates(rule)
+
+
 def is_redundant(formula: Formula) -> bool:
     """Return True if a choice has no effect on the rule, or only the effect of its number.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nnjax.optcheck.rules.families import edits_between, hyper_names, is_moments, neighbours
 from nnjax.optcheck.rules.library_rules import LIBRARY_RULES
-from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, READ, is_redundant, without_idle_choices
+from nnjax.optcheck.rules.neighbours import BOTH_MOMENTS, READ, is_duplicate, is_redundant, without_idle_choices
 from nnjax.optcheck.rules.update_rule import GRADIENT_DECAY, STARTS, Formula, HyperParams, UpdateRule
 from nnjax.optcheck.search.budget import Attempt
 from nnjax.optcheck.search.fitting import Target, reproduces, shorten
@@ -35,6 +35,7 @@ def simplest(matches: list[Attempt], start: Formula, target: Target) -> list[Att
     ties += [tie for match in ties for tie in _ties(match, target, "decay")]
     ties += [tie for match in matches for tie in _without_constants(match, target)]
     ties = [_with_idle_numbers(tie, start) for tie in ties if not _is_redundant(tie, start)]
+    ties = [tie for tie in ties if not _is_one_duplicate(tie.formula.rule, start.rule)]
     first: dict[Any, Attempt] = {}
     for attempt in sorted((*matches, *ties), key=lambda attempt: _plainness(attempt.formula, start)):
         first.setdefault(attempt.formula.rule, attempt)
@@ -62,6 +63,12 @@ def _plainness(formula: Formula, start: Formula) -> tuple[float, bool, int]:
 def _is_redundant(match: Attempt, start: Formula) -> bool:
     rule = match.formula.rule
     return is_moments(rule) and rule != start.rule and is_redundant(match.formula)
+
+
+def _is_one_duplicate(rule: Any, start: Any) -> bool:
+    """Return True if a rule differs from the start in one choice that has the same effect as a different choice."""
+    edits = edits_between(start, rule)
+    return is_moments(rule) and len(edits) == 1 and is_duplicate(edits[0], start)
 
 
 def plain(match: Attempt, target: Target) -> Attempt:
